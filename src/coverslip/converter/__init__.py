@@ -1,0 +1,1 @@
+"""One slide in, one DICOM series out."""

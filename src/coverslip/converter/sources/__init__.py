@@ -1,0 +1,1 @@
+"""Open slides of every vendor behind one contract."""

@@ -1,0 +1,1 @@
+"""Grids, pyramids, codecs and the streaming pass that turns a base level into all levels."""

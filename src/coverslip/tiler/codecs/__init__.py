@@ -1,0 +1,1 @@
+"""Codecs: parse stored codestreams, encode and decode frames; every library is loaded on first use."""
