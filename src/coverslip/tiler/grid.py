@@ -43,8 +43,14 @@ class TileGrid:
     optical_paths: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("total_pixel_matrix_rows", "total_pixel_matrix_columns", "rows", "columns", "focal_planes",
-                     "optical_paths"):
+        for name in (
+            "total_pixel_matrix_rows",
+            "total_pixel_matrix_columns",
+            "rows",
+            "columns",
+            "focal_planes",
+            "optical_paths",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
 

@@ -164,7 +164,9 @@ class SlideSource(Protocol):
     """Random access to stored and decoded tiles, and the metadata, of one open slide. Thread safe."""
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """The file the slide was opened by."""
+        ...
 
     @property
     def files(self) -> Sequence[Path]:
@@ -182,20 +184,28 @@ class SlideSource(Protocol):
         ...
 
     @property
-    def metadata(self) -> SlideMetadata: ...
+    def metadata(self) -> SlideMetadata:
+        """What the file says of the slide and the scanner."""
+        ...
 
     @property
-    def pyramids(self) -> Sequence[SourcePyramid]: ...
+    def pyramids(self) -> Sequence[SourcePyramid]:
+        """Every scanned region, in the order of the file."""
+        ...
 
     @property
-    def associated_images(self) -> Mapping[str, AssociatedImage]: ...
+    def associated_images(self) -> Mapping[str, AssociatedImage]:
+        """Label, overview and thumbnail, by name, as far as the file has them."""
+        ...
 
     @property
     def findings(self) -> Sequence[Finding]:
         """What is noteworthy about the file as found when it was opened."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release the files; reading afterwards is a mistake."""
+        ...
 
     def __enter__(self) -> Self: ...
 
