@@ -46,11 +46,11 @@ $(LOCKED): requirements.lock
 	@rm -rf $(VENV)
 	@echo "Setting up $(VENV) (once; about 1 GB)"
 	@"$(BASE_PYTHON)" -m venv $(VENV)
-	@$(PYTHON) -m pip install --quiet --require-hashes --only-binary=:all: -r requirements.lock
+	@$(PYTHON) -m pip install -qq --require-hashes --only-binary=:all: -r requirements.lock
 	@$(PYTHON) -c 'import sys; print(sys.prefix)' > $@
 
 $(INSTALLED): pyproject.toml $(LOCKED)
-	@$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation -e .
+	@$(PYTHON) -m pip install -qq --no-deps --no-build-isolation -e .
 	@touch $@
 
 .PHONY: demo
@@ -93,7 +93,7 @@ bench: $(INSTALLED) ## measure speed and memory against a peer and the limit
 
 .PHONY: lock
 lock: $(INSTALLED) ## resolve the newest versions that pyproject.toml allows into requirements.lock
-	@$(PYTHON) -m pip install --quiet uv
+	@$(PYTHON) -m pip install -qq uv
 	@$(PYTHON) -m uv pip compile --quiet --upgrade --universal --python-version 3.12 --all-extras --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 		--output-file requirements.lock pyproject.toml

@@ -1,0 +1,19 @@
+"""What all tests may ask for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of slides kept beside the repository; a test that needs it is skipped where it is absent."""
+    folder = Path(os.environ.get("COVERSLIP_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip("no shared slides beside the repository; COVERSLIP_SHARED may name their folder")
+    return folder
