@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.factories.aperio import write_aperio_svs
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -17,3 +19,11 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("no shared slides beside the repository; COVERSLIP_SHARED may name their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def aperio_slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small SVS, JPEG RGB, 700 x 900 with a level at 4, label, macro and thumbnail; copy it to change it."""
+    path = tmp_path_factory.mktemp("slides") / "aperio.svs"
+    write_aperio_svs(path)
+    return path
