@@ -40,6 +40,7 @@ help: ## list the targets
 
 .PHONY: setup
 setup: $(INSTALLED) ## make .venv with everything that is locked, and install the project into it
+	@:
 
 $(LOCKED): requirements.lock
 	$(eval BASE_PYTHON := $(find_python))$(if $(BASE_PYTHON),,$(error $(no_python)))
@@ -74,7 +75,7 @@ system:
 	echo "Not installed, so tests that need them are skipped: $${missing[*]}"
 
 tests/viewer/node_modules/.package-lock.json: tests/viewer/package-lock.json | system
-	@if command -v npm >/dev/null; then npm ci --prefix tests/viewer --silent --no-audit --no-fund && touch $@; fi
+	@if command -v npm >/dev/null; then npm ci --prefix tests/viewer --loglevel=error --no-audit --no-fund >/dev/null && touch $@; fi
 
 .PHONY: lint
 lint: $(INSTALLED) ## check style, format and types
