@@ -1,0 +1,207 @@
+"""One resolution of a tiled TIFF file: its stored tiles as DICOM frames, and its pixels."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coverslip.converter.sources.base import PixelSpacing
+from coverslip.converter.sources.stored_tiles import open_stored_tiles
+from coverslip.converter.sources.tiff_structure import TiffPage, TiffStructure
+from coverslip.converter.sources.tile_region import read_tiled_region
+from coverslip.errors import CorruptSourceError
+from coverslip.tiler.codecs import encoder_like, make_decoder
+from coverslip.tiler.codecs.base import FrameDecoder, FrameFormat, Pixels
+from coverslip.tiler.grid import TileAddress, TileGrid
+from coverslip.validators.report import Finding, Severity
+
+__all__ = ["TiffLevel"]
+
+_GRID_OF_STRIPS = (512, 512)
+"""Rows and columns of the tiles in which an image in strips is best read."""
+
+
+class TiffLevel:
+    """A page of tiles (or strips) as a `SourceLevel`; thread safe.
+
+    Parameters
+    ----------
+    structure : TiffStructure
+        The open file; must outlive the level.
+    page : TiffPage
+    level_index : int
+    background : tuple of int
+        RGB of what a missing tile is read as.
+    pixel_spacing : PixelSpacing, optional
+    history : str, optional
+        Lossy Image Compression Method of an earlier compression that the file tells of.
+    """
+
+    def __init__(
+        self,
+        structure: TiffStructure,
+        page: TiffPage,
+        level_index: int,
+        *,
+        background: tuple[int, int, int],
+        pixel_spacing: PixelSpacing | None = None,
+        history: str | None = None,
+    ) -> None:
+        self._structure = structure
+        self._offsets, self._counts = page.segments()
+        self._background = np.array(background, np.uint8)
+        self._tile_heights_vary = not page.is_tiled
+        stored_grid = TileGrid(page.rows, page.columns, page.segment_rows, page.segment_columns)
+        self._stored_grid = stored_grid
+        self._tile_columns = stored_grid.tile_columns
+        self._tiles = open_stored_tiles(page, self._first_stored())
+        self.level_index = level_index
+        self.pixel_spacing = pixel_spacing
+        self.grid = stored_grid if page.is_tiled else TileGrid(page.rows, page.columns, *_GRID_OF_STRIPS)
+        self.frame_format = self._tiles.frame_format
+        self.lossy_method = self._tiles.lossy_method or history
+
+    dtype: np.dtype[np.generic] = np.dtype(np.uint8)
+    samples_per_pixel = 3
+
+    @property
+    def compression(self) -> str:
+        """See `SourceLevel`."""
+        return self._tiles.compression
+
+    @property
+    def color(self) -> str:
+        """See `SourceLevel`."""
+        return self._tiles.color
+
+    @property
+    def not_reusable(self) -> str | None:
+        """See `SourceLevel`."""
+        return self._tiles.not_reusable
+
+    @cached_property
+    def stored_bytes(self) -> int:
+        """See `SourceLevel`."""
+        return int(self._counts.sum())
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Remarks about the tiles: missing ones, ones past the end of the file, what the codec has to say."""
+        missing = np.flatnonzero(self._is_missing())
+        beyond = np.flatnonzero(self._is_beyond() & ~self._is_missing())
+        place = f"level {self.level_index}"
+        total = self._stored_grid.number_of_frames
+        findings = []
+        if self._tiles.remark:
+            rule, message = self._tiles.remark
+            findings.append(Finding(rule, Severity.WARNING, message, place))
+        if missing.size:
+            message = f"{missing.size} of {total} tiles are not in the file and are written as background"
+            findings.append(Finding("source.missing-tile", Severity.WARNING, message, place))
+        if beyond.size:
+            message = f"{beyond.size} of {total} tiles lie past the end of the file"
+            where = f"{place}, frame {beyond.item(0)}"
+            findings.append(Finding("source.truncated", Severity.ERROR, message, where))
+        return findings
+
+    def read_frame(self, address: TileAddress) -> bytes | None:
+        """See `ReadableLevel`."""
+        index = address[0] * self._tile_columns + address[1]
+        data = self._read_stored(index)
+        if data is None:
+            return None
+        try:
+            return self._tiles.to_frame(data)
+        except CorruptSourceError as error:
+            raise self._corrupt(error, index) from error
+
+    def decode_frame(self, frame: bytes, address: TileAddress) -> Pixels:
+        """See `ReadableLevel`."""
+        try:
+            return self._decoder.decode(frame)
+        except CorruptSourceError as error:
+            raise self._corrupt(error, self.grid.frame_index(address)) from error
+
+    def decode_half_frame(self, frame: bytes, address: TileAddress) -> Pixels | None:
+        """See `ReadableLevel`."""
+        try:
+            return self._decoder.decode_half(frame)
+        except CorruptSourceError as error:
+            raise self._corrupt(error, self.grid.frame_index(address)) from error
+
+    def blank_frame(self) -> bytes:
+        """See `ReadableLevel`."""
+        return self._blank_frame
+
+    @cached_property
+    def _decoder(self) -> FrameDecoder:
+        return make_decoder(self._reusable_format(), rows=self.grid.rows, columns=self.grid.columns)
+
+    @cached_property
+    def _blank_frame(self) -> bytes:
+        encoder = encoder_like(self._reusable_format(), self._tiles.sample_frame)
+        return encoder.encode(np.full((self.grid.rows, self.grid.columns, 3), self._background))
+
+    def _reusable_format(self) -> FrameFormat:
+        if self.frame_format is None:
+            raise ValueError(f"level {self.level_index} has no stored frames: {self.not_reusable}")
+        return self.frame_format
+
+    def read_region(
+        self,
+        row: int,
+        column: int,
+        rows: int,
+        columns: int,
+        *,
+        focal_plane_index: int = 0,
+        optical_path_index: int = 0,
+    ) -> tuple[Pixels, int]:
+        """See `ReadableLevel`."""
+        return read_tiled_region(self._stored_grid, (row, column), (rows, columns), self._background, self._read_tile)
+
+    def _read_tile(self, address: TileAddress) -> Pixels | None:
+        index = self._stored_grid.frame_index(address)
+        data = self._read_stored(index)
+        if data is None:
+            return None
+        grid = self._stored_grid
+        try:
+            return self._tiles.decode(data, grid.valid_size(address)[0] if self._tile_heights_vary else grid.rows)
+        except CorruptSourceError as error:
+            raise self._corrupt(error, index) from error
+
+    def _read_stored(self, index: int) -> bytes | None:
+        """Return the bytes of a tile as they are in the file, None if there are none."""
+        size = self._counts.item(index)
+        offset = self._offsets.item(index)
+        if not (size and offset):
+            return None
+        try:
+            return self._structure.read(offset, size)
+        except CorruptSourceError as error:
+            raise self._corrupt(error, index) from error
+
+    def _is_missing(self) -> NDArray[np.bool_]:
+        """Which tiles are not in the file: no offset or no bytes."""
+        missing: NDArray[np.bool_] = (self._offsets == 0) | (self._counts == 0)
+        return missing
+
+    def _is_beyond(self) -> NDArray[np.bool_]:
+        """Which tiles run past the end of the file."""
+        size = self._structure.size
+        beyond: NDArray[np.bool_] = (self._counts > size) | (self._offsets > size - np.minimum(self._counts, size))
+        return beyond
+
+    def _first_stored(self) -> bytes | None:
+        """Return the first tile that the file holds whole."""
+        whole = ~(self._is_missing() | self._is_beyond())
+        index = int(whole.argmax())
+        return self._read_stored(index) if whole[index] else None
+
+    def _corrupt(self, error: CorruptSourceError, index: int) -> CorruptSourceError:
+        return CorruptSourceError(
+            error.reason, level_index=self.level_index, frame_index=index, byte_offset=self._offsets.item(index)
+        )

@@ -1,0 +1,124 @@
+"""What all sources that read a TIFF file themselves have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from coverslip.converter.sources.base import AssociatedImage, PixelSpacing, SlideMetadata, SourcePyramid
+from coverslip.converter.sources.stored_tiles import unreadable_kind
+from coverslip.converter.sources.tiff_level import TiffLevel
+from coverslip.converter.sources.tiff_structure import TiffPage, TiffStructure
+from coverslip.errors import CorruptSourceError
+from coverslip.tiler.codecs.base import Pixels
+from coverslip.validators.report import Finding, Severity
+
+__all__ = ["PLAUSIBLE_UM", "TiffSource", "associated_image", "open_levels", "scaled_spacing"]
+
+PLAUSIBLE_UM = (0.02, 20.0)
+"""Least and greatest distance between pixel centres of a slide's base level that is believed, in micrometres."""
+
+
+@dataclass(frozen=True, slots=True)
+class TiffSource:
+    """A `SlideSource` in one TIFF file."""
+
+    path: Path
+    structure: TiffStructure
+    format_name: str
+    format_title: str
+    metadata: SlideMetadata
+    pyramids: Sequence[SourcePyramid]
+    associated_images: Mapping[str, AssociatedImage]
+    findings: Sequence[Finding]
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The one file."""
+        return (self.path,)
+
+    def close(self) -> None:
+        """Close the file; harmless if closed already."""
+        self.structure.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def scaled_spacing(base: PixelSpacing | None, base_page: TiffPage, page: TiffPage) -> PixelSpacing | None:
+    """Return the spacing of a level that shows the area of the base in fewer pixels."""
+    if base is None:
+        return None
+    return PixelSpacing(
+        base.row_mm * base_page.rows / page.rows, base.column_mm * base_page.columns / page.columns, base.origin
+    )
+
+
+def open_levels(
+    structure: TiffStructure,
+    pages: Sequence[TiffPage],
+    base_spacing: PixelSpacing | None,
+    background: tuple[int, int, int],
+    history: str | None = None,
+) -> tuple[list[TiffLevel], list[Finding]]:
+    """Open the pages of one pyramid, base first, and collect what is noteworthy about their tiles.
+
+    A page that is not smaller than the one before is left out with a finding.
+    """
+    levels: list[TiffLevel] = []
+    findings: list[Finding] = []
+    for page in pages:
+        if levels and not _is_smaller(page, levels[-1]):
+            message = f"page of {page.rows} x {page.columns} is not smaller than the level above it and is left out"
+            findings.append(Finding("source.level-order", Severity.WARNING, message, f"level {len(levels)}"))
+            continue
+        spacing = scaled_spacing(base_spacing, pages[0], page)
+        try:
+            level = TiffLevel(
+                structure, page, len(levels), background=background, pixel_spacing=spacing, history=history
+            )
+        except CorruptSourceError as error:
+            if error.level_index is not None:
+                raise
+            raise CorruptSourceError(error.reason, level_index=len(levels), byte_offset=error.byte_offset) from error
+        levels.append(level)
+        findings += level.findings
+    return levels, findings
+
+
+def _is_smaller(page: TiffPage, level: TiffLevel) -> bool:
+    grid = level.grid
+    rows, columns = page.rows, page.columns
+    return (
+        rows <= grid.total_pixel_matrix_rows
+        and columns <= grid.total_pixel_matrix_columns
+        and (rows, columns) != (grid.total_pixel_matrix_rows, grid.total_pixel_matrix_columns)
+    )
+
+
+def associated_image(
+    structure: TiffStructure, page: TiffPage, name: str, lossy_method: str | None = None
+) -> AssociatedImage | Finding:
+    """Return a page as a label, overview or thumbnail, opened when it is read; a finding if it is not 8-bit RGB."""
+    kind = unreadable_kind(page)
+    if kind:
+        message = f"the {name} image holds {kind}, which is not read; it is left out"
+        return Finding("source.associated-image-unread", Severity.WARNING, message, name)
+    rows, columns = page.rows, page.columns
+
+    def read() -> Pixels:
+        try:
+            level = TiffLevel(structure, page, 0, background=(255, 255, 255))
+            return level.read_region(0, 0, rows, columns)[0]
+        except CorruptSourceError as error:
+            raise CorruptSourceError(f"{name} image: {error.reason}", byte_offset=error.byte_offset) from error
+
+    return AssociatedImage(name, rows, columns, read, lossy_method)
