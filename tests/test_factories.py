@@ -13,6 +13,7 @@ import tifffile
 
 from tests.factories import damage
 from tests.factories.aperio import block_mean, write_aperio_svs
+from tests.factories.big import write_big_svs, write_big_tiff
 from tests.factories.generic import write_tiled_tiff
 from tests.factories.jpeg_tiles import encode_jpeg, merge_tables, split_tables
 from tests.factories.tissue import tissue, tissue_mask
@@ -210,3 +211,44 @@ def test_lossless_jpeg_2000_tiles_are_bare_codestreams(tmp_path: Path) -> None:
         tile = path.read_bytes()[tiff.pages[0].dataoffsets[0] :][: tiff.pages[0].databytecounts[0]]
     assert tile[:4] == b"\xff\x4f\xff\x51"
     assert np.array_equal(imagecodecs.jpeg2k_decode(tile), picture)
+
+
+@pytest.fixture(scope="module")
+def big_slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two blocks by two with partial ones at the edges; the smallest that has all kinds of tile."""
+    path = tmp_path_factory.mktemp("slides") / "big.svs"
+    write_big_svs(path, 2500, 3100, field_side=2176, workers=2)
+    return path
+
+
+def test_openslide_reads_a_big_slide_whose_levels_are_means_of_its_base(big_slide: Path) -> None:
+    with openslide.OpenSlide(big_slide) as slide:
+        assert slide.properties["openslide.vendor"] == "aperio"
+        assert slide.level_dimensions == ((3100, 2500), (775, 625), (193, 156), (96, 78))
+        base = read(slide)
+        for level, downsample in enumerate((4, 16, 32), start=1):
+            stored, expected = read(slide, level), block_mean(base, downsample)
+            assert mean_difference(stored, expected) < 7
+            assert stored.mean() == pytest.approx(expected.mean(), abs=0.5)
+
+
+def test_no_two_tiles_of_a_big_slide_are_alike(big_slide: Path) -> None:
+    with tifffile.TiffFile(big_slide) as tiff:
+        page, data = tiff.pages[0], big_slide.read_bytes()
+        tiles = {data[at : at + size] for at, size in zip(page.dataoffsets, page.databytecounts, strict=True)}
+        assert len(tiles) == len(page.dataoffsets) == 10 * 13
+        assert list(page.dataoffsets) == sorted(page.dataoffsets)
+
+
+def test_big_slide_does_not_depend_on_the_number_of_workers(tmp_path: Path, big_slide: Path) -> None:
+    write_big_svs(tmp_path / "big.svs", 2500, 3100, field_side=2176, workers=1)
+    assert (tmp_path / "big.svs").read_bytes() == big_slide.read_bytes()
+
+
+def test_openslide_reads_a_big_tiff_that_is_not_jpeg(tmp_path: Path, big_slide: Path) -> None:
+    write_big_tiff(tmp_path / "big.tif", 2500, 3100, field_side=2176)
+    with openslide.OpenSlide(tmp_path / "big.tif") as slide, openslide.OpenSlide(big_slide) as lossy:
+        assert slide.properties["openslide.vendor"] == "generic-tiff"
+        assert slide.level_dimensions == ((3100, 2500), (775, 625), (193, 156))
+        assert mean_difference(read(slide), read(lossy)) < 5
+        assert np.array_equal(read(slide, 1), block_mean(read(slide), 4))

@@ -21,6 +21,7 @@ __all__ = [
     "description",
     "native_size",
     "page_tags",
+    "thumbnail_page",
     "write_aperio_svs",
 ]
 
@@ -171,9 +172,8 @@ def write_aperio_svs(
     with TiffStream(path, bigtiff=bigtiff) as stream:
         write_level(stream, 0, picture)
         if thumbnail:
-            factor = max(1, math.ceil(max(rows, columns) / 768))
-            small = block_mean(picture, factor)
-            _write_jpeg_strips(stream, small, describe(small.shape[:2]), subfile_type=0)
+            small = block_mean(picture, max(1, math.ceil(max(rows, columns) / 768)))
+            thumbnail_page(stream, small, describe(small.shape[:2]))
         for level_index, downsample in enumerate(native_downsamples, start=1):
             write_level(stream, level_index, block_mean(picture, downsample))
         associated_pages(stream, label=label, macro=macro)
@@ -234,6 +234,11 @@ def page_tags(
         (32997, LONG, (1,)),
         *places,
     ]
+
+
+def thumbnail_page(stream: TiffStream, picture: Picture, text: bytes) -> None:
+    """Append the thumbnail (JPEG strips)."""
+    _write_jpeg_strips(stream, picture, text, subfile_type=0)
 
 
 def associated_pages(stream: TiffStream, *, label: bool = True, macro: bool = True) -> None:

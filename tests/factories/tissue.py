@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["tissue", "tissue_mask"]
+__all__ = ["outline", "paint", "tissue", "tissue_mask"]
 
 # Optical density per unit of stain in red, green and blue (Ruifrok and Johnston's H&E vectors).
 _HEMATOXYLIN_OD = (0.650, 0.704, 0.286)
@@ -40,7 +40,17 @@ def tissue(rows: int, columns: int, seed: int = 0, row: int = 0, column: int = 0
     """
     y = np.arange(row, row + rows, dtype=np.int64)
     x = np.arange(column, column + columns, dtype=np.int64)
-    inside = _ramp(tissue_mask(y, x, seed), 0.02)
+    return paint(y, x, seed, outline(tissue_mask(y, x, seed)))
+
+
+def outline(mask: Field) -> Field:
+    """Turn a `tissue_mask` into the share of tissue at every pixel: 0 or 1 but for the edge."""
+    return _ramp(mask, 0.02)
+
+
+def paint(y: NDArray[np.int64], x: NDArray[np.int64], seed: int, inside: Field) -> NDArray[np.uint8]:
+    """Paint consecutive rows `y` and columns `x` of the slide, with tissue where `inside` is 1 and glass where 0."""
+    rows, columns = inside.shape
     hematoxylin = np.zeros((rows, columns), np.float32)
     eosin = np.zeros((rows, columns), np.float32)
     if inside.any():
@@ -122,7 +132,8 @@ def _nuclei(y: NDArray[np.int64], x: NDArray[np.int64], seed: int, cellular: Fie
 
 def _ramp(value: Field, width: float) -> Field:
     """Return 0 below 0, 1 above `width`, linear between."""
-    return np.clip(value * np.float32(1 / width), np.float32(0), np.float32(1))
+    share: Field = np.clip(value * np.float32(1 / width), np.float32(0), np.float32(1))
+    return share
 
 
 def _noise(y: NDArray[np.int64], x: NDArray[np.int64], period: tuple[int, int], seed: int) -> Field:
@@ -135,7 +146,8 @@ def _noise(y: NDArray[np.int64], x: NDArray[np.int64], period: tuple[int, int], 
     part_x = _fade((x - cell_x * period[1]).astype(np.float32) / np.float32(period[1]))
     part_y = _fade((y - cell_y * period[0]).astype(np.float32) / np.float32(period[0]))[:, None]
     across = lattice[:, index_x] * (1 - part_x) + lattice[:, index_x + 1] * part_x
-    return across[index_y] * (1 - part_y) + across[index_y + 1] * part_y
+    value: Field = across[index_y] * (1 - part_y) + across[index_y + 1] * part_y
+    return value
 
 
 def _grain(y: NDArray[np.int64], x: NDArray[np.int64], seed: int) -> Field:

@@ -1,0 +1,140 @@
+"""What dicom-microscopy-viewer, the viewer inside Slim, shows of a series, compared with its source in OpenSlide."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import openslide
+import pydicom
+import pytest
+from PIL import Image
+
+from tests.factories.aperio import write_aperio_svs
+from tests.viewer.dicomweb_server import serve
+
+_HERE = Path(__file__).resolve().parent
+_REDUCTION = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertedSlide:
+    """A source slide and the folder with the DICOM files made from it."""
+
+    slide: Path
+    series: Path
+
+
+def _require(what: str | None, install: str) -> str:
+    """Return `what`; without it skip, or fail in CI, where everything that can be installed must be."""
+    if what is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"the viewer test needs {install}")
+    return what
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    command = _require(shutil.which("node"), "Node.js 20 or newer: apt-get install nodejs npm")
+    modules = _HERE / "node_modules" / "playwright-core"
+    _require(str(modules) if modules.is_dir() else None, "its packages: npm ci --prefix tests/viewer")
+    return command
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return _require(next(filter(None, map(shutil.which, names)), None), "Chromium: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def converted_series(tmp_path_factory: pytest.TempPathFactory) -> ConvertedSlide:
+    """A synthetic Aperio slide and what ``coverslip convert`` makes of it."""
+    folder = tmp_path_factory.mktemp("viewer")
+    slide, output = folder / "slide.svs", folder / "dicom"
+    write_aperio_svs(slide, rows=1500, columns=2100)
+    command = [sys.executable, "-m", "coverslip.cli", "convert", str(slide), "-o", str(output)]
+    subprocess.run(
+        [*command, "--include", "label,overview"],
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(_HERE.parents[1] / "src")},
+    )
+    return ConvertedSlide(slide, output)
+
+
+@pytest.fixture
+def series_made_elsewhere(shared: Path, tmp_path: Path) -> ConvertedSlide:
+    """A series another converter made: when the viewer fails on this one too, the fault is not in ours."""
+    for file in (shared / "slides" / "dicom").glob("cmu1-pyramid-*.dcm"):
+        shutil.copy(file, tmp_path)
+    return ConvertedSlide(shared / "slides" / "real" / "CMU-1-Small-Region.svs", tmp_path)
+
+
+def _show(converted: ConvertedSlide, node: str, chromium: str, screenshots: Path) -> dict[str, Any]:
+    """Open `converted` in the viewer; return what ``drive.mjs`` reports."""
+    modules = _HERE / "node_modules"
+    static = {
+        "/": _HERE / "page",
+        "/dmv": modules / "dicom-microscopy-viewer" / "dist",
+        "/dicomweb-client": modules / "dicomweb-client" / "build",
+    }
+    with serve(converted.series, static) as url:
+        command = [node, str(_HERE / "drive.mjs"), chromium, f"{url}/", str(screenshots)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def _source_view(base: Image.Image, view: dict[str, Any], size: tuple[int, int]) -> Image.Image:
+    """Return what the viewer should show: the rectangle of `view` cut from `base`, scaled to `size`, white outside."""
+    corner = view["column"], view["row"], view["column"] + view["columns"], view["row"] + view["rows"]
+    margin = max(base.size)
+    canvas = Image.new("RGB", (base.width + 2 * margin, base.height + 2 * margin), "white")
+    canvas.paste(base, (margin, margin))
+    box = tuple(edge + margin for edge in corner)
+    return canvas.resize(size, Image.Resampling.BOX, box=box)
+
+
+def _coarse(picture: Image.Image) -> npt.NDArray[np.float64]:
+    return np.asarray(picture.reduce(_REDUCTION), np.float64)
+
+
+def _assert_shows_source(converted: ConvertedSlide, report: dict[str, Any]) -> None:
+    assert report["messages"] == []
+    assert report["failed_requests"] == []
+    headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in converted.series.rglob("*.dcm")]
+    levels = {str(header.SOPInstanceUID) for header in headers if header.ImageType[2] in {"VOLUME", "THUMBNAIL"}}
+    assert set(report["frames_of"]) == levels
+    with openslide.OpenSlide(converted.slide) as source:
+        base = source.read_region((0, 0), 0, source.dimensions).convert("RGB")
+    for view in report["views"]:
+        with Image.open(view["file"]) as picture:
+            screenshot = picture.convert("RGB")
+        shown, expected = _coarse(screenshot), _coarse(_source_view(base, view, screenshot.size))
+        assert np.ptp(expected, axis=2).max() > 60, f"no tissue in the source of {view}"
+        correlation = np.corrcoef(shown.ravel(), expected.ravel())[0, 1]
+        assert correlation > 0.99, f"{view} correlates {correlation:.3f} with the source"
+        assert np.abs(shown.mean(axis=(0, 1)) - expected.mean(axis=(0, 1))).max() < 3, f"{view} has other colours"
+
+
+def test_the_viewer_shows_every_level_of_a_converted_slide(
+    converted_series: ConvertedSlide, node: str, chromium: str, tmp_path: Path
+) -> None:
+    report = _show(converted_series, node, chromium, tmp_path)
+    assert len(report["views"]) >= 3
+    _assert_shows_source(converted_series, report)
+
+
+def test_the_viewer_shows_a_series_of_another_converter(
+    series_made_elsewhere: ConvertedSlide, node: str, chromium: str, tmp_path: Path
+) -> None:
+    report = _show(series_made_elsewhere, node, chromium, tmp_path)
+    _assert_shows_source(series_made_elsewhere, report)
