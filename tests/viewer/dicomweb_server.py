@@ -12,7 +12,7 @@ import contextlib
 import io
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
@@ -21,8 +21,8 @@ from mimetypes import guess_type
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-import numpy as np
 import pydicom
+from PIL import Image
 from pydicom.encaps import generate_frames
 
 DICOM_JSON = "application/dicom+json"
@@ -85,15 +85,16 @@ class Instance:
 
         return self.header.to_json_dict(bulk_data_threshold=1, bulk_data_element_handler=reference)
 
-    def rendered(self, size: tuple[int, int] | None) -> bytes:
+    def rendered(self, size: Sequence[int] | None) -> bytes:
         """Return the whole image as PNG, fitted into `size` (columns, rows) if given."""
-        import highdicom
-        from PIL import Image
-
-        matrix = highdicom.imread(self.path).get_total_pixel_matrix(dtype=np.uint8, apply_icc_profile=False)
-        picture = Image.fromarray(matrix)
+        dataset = pydicom.dcmread(self.path)
+        rows, columns, samples = dataset.Rows, dataset.Columns, dataset.SamplesPerPixel
+        across = -(-dataset.TotalPixelMatrixColumns // columns)
+        tiles = dataset.pixel_array.reshape(-1, across, rows, columns, samples)  # rows of tiles, as TILED_FULL has them
+        matrix = tiles.swapaxes(1, 2).reshape(-1, across * columns, samples)
+        picture = Image.fromarray(matrix[: dataset.TotalPixelMatrixRows, : dataset.TotalPixelMatrixColumns])
         if size is not None:
-            picture.thumbnail(size)
+            picture.thumbnail((size[0], size[1]))
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
         return buffer.getvalue()
@@ -134,8 +135,8 @@ class Archive:
                 return _multipart(frames, "application/octet-stream")
             case ["rendered"] if indices:
                 viewport = query.get("viewport")
-                size = tuple(int(float(part)) for part in viewport[0].split(",")[:2]) if viewport else None
-                return "image/png", self.instances[indices[0]].rendered(size)  # type: ignore[arg-type]
+                size = [int(float(part)) for part in viewport[0].split(",")[:2]] if viewport else None
+                return "image/png", self.instances[indices[0]].rendered(size)
             case [] if indices:
                 return _multipart([self.instances[index].path.read_bytes() for index in indices], "application/dicom")
         return None
