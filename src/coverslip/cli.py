@@ -1,0 +1,328 @@
+"""The command line: parse, call one function, print, map errors to exit codes.
+
+Nothing but click is loaded until a command runs, so that help and completion answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from coverslip import __version__
+from coverslip.errors import CoverslipError, UsageError
+
+if TYPE_CHECKING:
+    from coverslip.converter.request import ConversionRequest, ConversionResult
+
+__all__ = ["main"]
+
+INTERRUPTED = 130
+TERMINATED = 143
+
+CONVERT_EXAMPLES = """
+\b
+Examples:
+  coverslip convert slide.svs -o out
+  coverslip convert *.svs -o out --json > results.jsonl
+  coverslip convert slide.svs -o out --include label,overview,thumbnail
+  coverslip convert slide.tif -o out --mpp 0.25 --codec jpeg:90:444
+  coverslip convert slide.svs -o out --set PatientID=P1 --set ContainerIdentifier=S1
+  coverslip convert slide.svs -o out --dry-run
+  coverslip convert -o out -- -odd-name.svs
+"""
+
+INFO_EXAMPLES = """
+\b
+Examples:
+  coverslip info slide.svs
+  coverslip info slide.svs --json
+"""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="coverslip")
+def cli() -> None:
+    """Convert whole slide images to multi-resolution DICOM, losslessly wherever their bytes allow.
+
+    \b
+    Exit codes: 0 all well, 2 usage, 3 a slide cannot be converted, 4 encoding, 5 validation,
+    6 output or store, 7 catalog, 130 interrupted. With several slides: that of the worst.
+    """  # noqa: D301 - click reads the backspace character
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted: nothing half-written was left", err=True)
+        code = INTERRUPTED
+    except CoverslipError as error:
+        click.echo(f"error: {error}", err=True)
+        code = error.exit_code
+    except BrokenPipeError:
+        # The reader of our output is gone; Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code or 0)
+
+
+@cli.command(epilog=INFO_EXAMPLES, short_help="Say what a slide holds and what would become of it.")
+@click.argument("slide", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def info(slide: Path, as_json: bool) -> None:
+    """Say what SLIDE holds, level by level, and what a conversion would copy bit for bit or encode, and why."""
+    from coverslip.converter.describe import describe_slide, print_description
+
+    try:
+        description = describe_slide(slide)
+    except CoverslipError as error:
+        click.echo(f"error: {display_name(slide)}: {error}", err=True)
+        raise click.exceptions.Exit(error.exit_code) from None
+    if as_json:
+        click.echo(json.dumps(description, indent=2))
+    else:
+        print_description(description)
+
+
+@cli.command(epilog=CONVERT_EXAMPLES, short_help="Convert slides to DICOM series.")
+@click.argument("slides", metavar="SLIDE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the series."
+)
+@click.option(
+    "--levels",
+    default="dyadic",
+    show_default=True,
+    metavar="dyadic|native|N",
+    help="Every power of two down to one frame, using stored levels where they coincide; the stored levels only; or "
+    "the first N powers of two, the base included.",
+)
+@click.option("--regenerate", is_flag=True, help="Derive every level from the base, using no stored lower level.")
+@click.option(
+    "--fast-pyramid",
+    is_flag=True,
+    help="Decode at half scale for the first derived level: faster, not an exact mean, said in the DICOM attributes.",
+)
+@click.option("--tile-size", type=int, help="Side of the square tiles in pixels; default: as stored.")
+@click.option(
+    "--codec",
+    metavar="CODEC",
+    help="jpeg:QUALITY[:444|422|420], jpeg2000, jpeg2000:lossless, htj2k, jpegls or none. Stored frames of another "
+    "compression are then re-encoded. Default: stored frames are kept; what must be encoded is jpeg:80:420 from a "
+    "lossy source, jpeg2000:lossless from a lossless one.",
+)
+@click.option("--reencode", is_flag=True, help="Encode every frame, even where stored ones could be copied.")
+@click.option("--include", metavar="NAMES", help="Also write these, joined by commas: label, overview, thumbnail.")
+@click.option("--mpp", metavar="UM", help="Micrometres per pixel of the base level: one number, or ROW,COLUMN.")
+@click.option(
+    "--set", "settings", metavar="KEYWORD=VALUE", multiple=True, help="Set a DICOM attribute; may be repeated."
+)
+@click.option("--uid-root", metavar="ROOT", help="Root of derived UIDs; default: 2.25.")
+@click.option(
+    "--offset-table",
+    type=click.Choice(["auto", "bot", "eot", "none"]),
+    default="auto",
+    show_default=True,
+    help="Basic, extended or empty offset table; auto: basic while its 32 bits reach.",
+)
+@click.option("--workers", type=click.IntRange(1, 256), help="Threads; default: the cores this process may use.")
+@click.option("--memory", default="64M", show_default=True, metavar="SIZE", help="Budget for frames in flight.")
+@click.option("--overwrite", is_flag=True, help="Replace a series that is already there.")
+@click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per slide and line on standard output.")
+def convert(slides: tuple[Path, ...], dry_run: bool, as_json: bool, **options: Any) -> None:
+    """Convert each SLIDE to OUT/<StudyInstanceUID>/<SeriesInstanceUID>/<SOPInstanceUID>.dcm.
+
+    Stored frames are copied bit for bit where DICOM allows. A series appears only when it is complete and checked; one
+    that is already there is left as it is. A slide that fails does not stop the others.
+    """
+    from coverslip.converter.convert import convert_slide, plan_conversion
+
+    make_request = _request_maker(options)
+    worst = 0
+    for slide in slides:
+        try:
+            with _progress_bar(slide) as on_pixels:
+                request = make_request(slide)
+                result = plan_conversion(request) if dry_run else convert_slide(request, on_pixels)
+        except CoverslipError as error:
+            worst = max(worst, error.exit_code)
+            click.echo(f"error: {display_name(slide)}: {error}", err=True)
+            if as_json:
+                failure = {"class": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+                click.echo(json.dumps({"slide": display_name(slide), "status": "failed", "error": failure}))
+            continue
+        if as_json:
+            click.echo(json.dumps(_result_as_json(slide, result, dry_run)))
+        else:
+            _print_result(slide, result, dry_run)
+    if worst:
+        raise click.exceptions.Exit(worst)
+
+
+def display_name(path: Path) -> str:
+    """Return a path on one line, whatever characters it holds."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape", "surrogateescape").decode("ascii")
+        for character in os.fsdecode(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    )
+
+
+def _request_maker(options: dict[str, Any]) -> Callable[[Path], ConversionRequest]:
+    """Parse the options of `convert` once, and return what makes the request of each slide."""
+    from coverslip.converter.request import ConversionRequest
+    from coverslip.converter.uids import UUID_ROOT, require_uid_root
+    from coverslip.tiler.codecs import parse_codec
+    from coverslip.tiler.pyramid import PyramidOptions
+
+    pyramid = PyramidOptions(
+        levels=_parse_levels(options["levels"]),
+        tile_size=options["tile_size"],
+        codec=parse_codec(options["codec"]) if options["codec"] else None,
+        reencode=options["reencode"],
+        regenerate=options["regenerate"],
+        fast=options["fast_pyramid"],
+    )
+    shared = {
+        "output": options["output"],
+        "pyramid": pyramid,
+        "include": _parse_include(options["include"]),
+        "spacing_mm": _parse_mpp(options["mpp"]),
+        "attributes": _parse_settings(options["settings"]),
+        "uid_root": require_uid_root(options["uid_root"]) if options["uid_root"] else UUID_ROOT,
+        "offset_table": options["offset_table"],
+        "workers": options["workers"] or len(os.sched_getaffinity(0)),
+        "memory_bytes": _parse_memory(options["memory"]),
+        "overwrite": options["overwrite"],
+    }
+    return lambda slide: ConversionRequest(path=slide, **shared)
+
+
+def _parse_levels(text: str) -> str | int:
+    if text in ("dyadic", "native"):
+        return text
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return int(text)
+    raise UsageError(f"--levels {text}: wanted dyadic, native or a number above 0")
+
+
+def _parse_include(text: str | None) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",")) if text else ()
+    for name in names:
+        if name not in ("label", "overview", "thumbnail"):
+            raise UsageError(f"--include {name}: wanted label, overview or thumbnail")
+    return names
+
+
+def _parse_mpp(text: str | None) -> tuple[float, float] | None:
+    """Return (row, column) spacing in mm."""
+    if text is None:
+        return None
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2) or not all(0.001 <= number <= 1000 for number in numbers):
+        raise UsageError(f"--mpp {text}: wanted micrometres per pixel from 0.001 to 1000, e.g. 0.25 or 0.25,0.26")
+    return numbers[0] / 1000, numbers[-1] / 1000
+
+
+def _parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
+    attributes: dict[str, str] = {}
+    for setting in settings:
+        keyword, equals, value = setting.partition("=")
+        if not equals:
+            raise UsageError(f"--set {keyword}: wanted KEYWORD=VALUE")
+        attributes[keyword] = value
+    if attributes:
+        from coverslip.converter.dataset import check_attributes
+
+        check_attributes(attributes)
+    return attributes
+
+
+def _parse_memory(text: str) -> int:
+    match = re.fullmatch(r"(\d+)([KMG]?)i?B?", text, re.IGNORECASE)
+    if match is None or not int(match[1]):
+        raise UsageError(f"--memory {text}: wanted a size such as 64M or 1G")
+    return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2].upper()]
+
+
+@contextmanager
+def _progress_bar(slide: Path) -> Iterator[Callable[[int, int], None] | None]:
+    """Show progress on standard error where somebody is looking."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(display_name(Path(slide.name)), total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _result_as_json(slide: Path, result: ConversionResult, dry_run: bool) -> dict[str, Any]:
+    from coverslip.converter.result_file import series_as_json
+
+    return {
+        "slide": display_name(slide),
+        "status": _status(result, dry_run),
+        "format": result.format_name,
+        "source_sha256": result.source_sha256,
+        "series": [{"folder": str(series.folder), **series_as_json(series)} for series in result.series],
+        "timings_s": dict(result.timings_s),
+    }
+
+
+def _status(result: ConversionResult, dry_run: bool) -> str:
+    if dry_run:
+        return "planned"
+    return "already there" if all(series.already_there for series in result.series) else "converted"
+
+
+def _print_result(slide: Path, result: ConversionResult, dry_run: bool) -> None:
+    """Print what was written, a line per instance, and the findings."""
+    click.echo(f"{display_name(slide)}: {_status(result, dry_run)}")
+    for series in result.series:
+        click.echo(f"  {series.folder}")
+        for instance in series.instances:
+            size = f", {instance.size_bytes / 1e6:.1f} MB" if instance.size_bytes is not None else ""
+            click.echo(
+                f"    {instance.image_flavor.lower():9} {instance.total_pixel_matrix_columns} x "
+                f"{instance.total_pixel_matrix_rows}, {instance.number_of_frames} frames of "
+                f"{instance.columns} x {instance.rows}{size}: {instance.origin}"
+            )
+        for unused in series.unused_levels:
+            click.echo(f"    unused: {unused}")
+        for finding in series.findings:
+            place = f" ({finding.place})" if finding.place else ""
+            click.echo(f"    {finding.severity.lower()}: {finding.message}{place} [{finding.rule}]")
+    if result.timings_s and _status(result, dry_run) == "converted":
+        click.echo(f"  {result.timings_s['total']:.2f} s")
+
+
+def _terminate(_number: int, _frame: object) -> NoReturn:
+    """Leave as Ctrl-C does, through every context manager, so that nothing half-written stays."""
+    sys.exit(TERMINATED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""The whole job of one slide, read top to bottom."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coverslip.converter.request import ConversionRequest, ConversionResult, InstanceResult, SeriesResult
+from coverslip.converter.result_file import is_complete, write_result_file
+from coverslip.converter.series_plan import InstancePlan, SeriesPlan, associated_encoder, plan_series
+from coverslip.converter.sources import open_slide
+from coverslip.converter.staging import publish_folder, remove_abandoned_work, staged_folder
+from coverslip.errors import SourceError, StoreError
+from coverslip.tiler.encode import Workload, encode_pyramid
+from coverslip.validators.report import Finding, Severity
+
+if TYPE_CHECKING:
+    from coverslip.converter.instance_writer import WrittenInstance
+    from coverslip.converter.sources.base import SlideSource
+
+__all__ = ["convert_slide", "plan_conversion"]
+
+_CHUNK_BYTES = 1 << 20
+
+
+def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], None] | None = None) -> ConversionResult:
+    """Convert one slide to one DICOM series for each region it holds.
+
+    Parameters
+    ----------
+    request : ConversionRequest
+    on_pixels : callable, optional
+        Told (pixels done, pixels in all) now and then.
+
+    Returns
+    -------
+    ConversionResult
+        Everything is in place and checked when this returns. A series that is already there, whole, is left as it is.
+
+    Raises
+    ------
+    SourceError, EncodingError, StoreError, ValidationFailedError
+        Nothing is left behind under a final name.
+    """
+    clock = _Clock()
+    with open_slide(request.path) as source:
+        before = _fingerprint(source)
+        clock.lap("open")
+        digest = _digest_files(source.files)
+        clock.lap("digest")
+        plans = [plan_series(source, index, request, digest) for index in range(len(source.pyramids))]
+        progress = _Progress(sum(plan.work_pixels() for plan in plans), on_pixels)
+        remove_abandoned_work(request.output)
+        series = []
+        for plan in plans:
+            if plan.folder.exists() and not request.overwrite:
+                series.append(_accept_existing(plan))
+                continue
+            with staged_folder(request.output) as staged, _named_io_errors():
+                result = _write_series(staged, source, plan, request, progress, clock)
+                if _fingerprint(source) != before:
+                    raise SourceError("the slide was changed while it was being converted")
+                write_result_file(staged, result, source, digest, clock.laps)
+                publish_folder(staged, plan.folder, overwrite=request.overwrite)
+                series.append(result)
+        return ConversionResult(source.format_name, digest, _size(source), tuple(series), clock.laps)
+
+
+def plan_conversion(request: ConversionRequest) -> ConversionResult:
+    """Say what `convert_slide` would write, without writing anything."""
+    with open_slide(request.path) as source:
+        digest = _digest_files(source.files)
+        plans = [plan_series(source, index, request, digest) for index in range(len(source.pyramids))]
+        series = tuple(plan.result([instance.result() for instance in plan.instances]) for plan in plans)
+        return ConversionResult(source.format_name, digest, _size(source), series)
+
+
+def _accept_existing(plan: SeriesPlan) -> SeriesResult:
+    """Return the result for a series that an earlier run has made of the same slide with the same options.
+
+    Raises
+    ------
+    StoreError
+        If what is there is not whole.
+    """
+    if not is_complete(plan.folder, [instance.result().file_name for instance in plan.instances]):
+        raise StoreError(f"{plan.folder} is there but not whole; --overwrite replaces it")
+    return plan.result([instance.result() for instance in plan.instances], already_there=True)
+
+
+def _write_series(
+    staged: Path, source: SlideSource, plan: SeriesPlan, request: ConversionRequest, progress: _Progress, clock: _Clock
+) -> SeriesResult:
+    """Write all instances of a series into the staging folder and check them."""
+    workload = Workload(request.workers, request.memory_bytes, on_pixels=progress.add)
+    runs = encode_pyramid(plan.source_pyramid.levels, plan.pyramid, plan.encoder, workload)
+    with ExitStack() as stack, closing(runs):
+        # Loading pydicom takes as long as some hundred tiles: the first blocks are encoded meanwhile.
+        first_run = next(runs)
+        from coverslip.converter.headers import open_writers
+
+        writers = open_writers(stack, staged, plan, request, source.metadata)
+        writers[first_run.level_index].write_frames(first_run.frames)
+        for run in runs:
+            writers[run.level_index].write_frames(run.frames)
+        for instance, writer in zip(plan.instances, writers, strict=True):
+            if instance.associated is not None:
+                writer.write_frames([associated_encoder(instance.associated).encode(instance.associated.read())])
+        written = [writer.finish() for writer in writers]
+    clock.lap("encode")
+    results = _check_instances(plan.instances, written, workload)
+    clock.lap("check")
+    return plan.result(results, _findings_of_work(workload))
+
+
+def _check_instances(
+    instances: Sequence[InstancePlan], written: Sequence[WrittenInstance], workload: Workload
+) -> list[InstanceResult]:
+    """Read every file back, and return what was written."""
+    from coverslip.validators.structure import StructureExpectation, check_structure, md5_of_file
+
+    def check(index: int) -> InstanceResult:
+        instance, file = instances[index], written[index]
+        expected = StructureExpectation(
+            instance.sop_instance_uid,
+            instance.frame_format.transfer_syntax_uid,
+            instance.grid.number_of_frames,
+            file.size_bytes,
+            file.offset_table,
+        )
+        check_structure(file.path, expected)
+        return replace(
+            instance.result(),
+            missing_tiles=workload.missing_tiles.get(index, 0),
+            size_bytes=file.size_bytes,
+            frame_bytes=file.frame_bytes,
+            offset_table=file.offset_table,
+            md5=md5_of_file(file.path),
+            frames_sha256=file.frames_sha256,
+        )
+
+    with ThreadPoolExecutor(workload.workers) as executor:
+        return list(executor.map(check, range(len(instances))))
+
+
+def _findings_of_work(workload: Workload) -> list[Finding]:
+    """Return what was met while the tiles were read."""
+    return [
+        Finding(
+            "source.missing-tile",
+            Severity.WARNING,
+            f"{count} tiles are missing in the slide: written as blank frames",
+            f"level {index}",
+        )
+        for index, count in sorted(workload.missing_tiles.items())
+    ]
+
+
+class _Clock:
+    """Seconds between steps."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._start = self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Add the time since the last lap to `name`."""
+        now = time.perf_counter()
+        self.laps[name] = round(self.laps.get(name, 0.0) + now - self._last, 4)
+        self.laps["total"] = round(now - self._start, 4)
+        self._last = now
+
+
+class _Progress:
+    """Pixels done, over all series of a slide."""
+
+    def __init__(self, total: int, on_pixels: Callable[[int, int], None] | None) -> None:
+        self._total = total
+        self._done = 0
+        self._on_pixels = on_pixels
+
+    def add(self, pixels: int) -> None:
+        """Count pixels as done and tell."""
+        self._done += pixels
+        if self._on_pixels is not None:
+            self._on_pixels(min(self._done, self._total), self._total)
+
+
+def _digest_files(paths: Sequence[Path]) -> str:
+    """Return the SHA-256 of the slide: of its one file, or of its files' SHA-256 in their fixed order."""
+    if len(paths) == 1:
+        return _digest_file(paths[0]).hexdigest()
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(_digest_file(path).digest())
+    return digest.hexdigest()
+
+
+def _digest_file(path: Path) -> hashlib._Hash:
+    with path.open("rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256")
+
+
+def _fingerprint(source: SlideSource) -> list[tuple[int, int, int]]:
+    """Return what changes when a file is written to or replaced."""
+    try:
+        return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, source.files)]
+    except OSError as error:
+        raise SourceError(f"the slide's files can no longer be read: {error.strerror}") from error
+
+
+@contextmanager
+def _named_io_errors() -> Iterator[None]:
+    """Turn what the system says while a series is written into an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"series cannot be written: {error.strerror}") from error
+
+
+def _size(source: SlideSource) -> int:
+    return sum(path.stat().st_size for path in source.files)

@@ -1,0 +1,77 @@
+"""From the plan of a series to the headers and writers of its instances; loads pydicom."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from coverslip.converter.dataset import (
+    InstanceDescription,
+    SeriesDescription,
+    SeriesIdentity,
+    build_instance_dataset,
+    build_series_dataset,
+    encode_header,
+)
+from coverslip.converter.instance_writer import InstanceWriter
+from coverslip.converter.request import ConversionRequest
+from coverslip.converter.series_plan import SeriesPlan
+from coverslip.converter.sources.base import SlideMetadata
+
+__all__ = ["open_writers"]
+
+
+def open_writers(
+    stack: ExitStack, folder: Path, plan: SeriesPlan, request: ConversionRequest, metadata: SlideMetadata
+) -> list[InstanceWriter]:
+    """Open the writer of every instance, in the order of the plan; `stack` closes them."""
+    pyramid, uids = plan.source_pyramid, plan.uids
+    base = plan.instances[0]
+    shared = build_series_dataset(
+        SeriesDescription(
+            identity=SeriesIdentity(
+                study_instance_uid=uids["study"],
+                series_instance_uid=uids["series"],
+                frame_of_reference_uid=uids["frame of reference"],
+                acquisition_uid=uids["acquisition"],
+                pyramid_uid=uids["pyramid"],
+                dimension_organization_uid=uids["dimension"],
+                specimen_uid=uids["specimen"],
+                container_identifier=plan.container_identifier,
+            ),
+            metadata=metadata,
+            optical_paths=pyramid.optical_paths,
+            focal_planes=len(pyramid.focal_plane_offsets_um),
+            base_size=(base.grid.total_pixel_matrix_rows, base.grid.total_pixel_matrix_columns),
+            base_spacing_mm=plan.pyramid.levels[0].pixel_spacing_mm,
+            origin_mm=pyramid.origin_mm,
+            icc_profile=plan.icc_profile,
+            attributes=request.attributes,
+        )
+    )
+    writers = []
+    for number, instance in enumerate(plan.instances, start=1):
+        pixels, grid = instance.frame_format, instance.grid
+        description = InstanceDescription(
+            sop_instance_uid=instance.sop_instance_uid,
+            instance_number=number,
+            image_type=instance.image_type,
+            grid=grid,
+            frame_format=pixels,
+            pixel_spacing_mm=instance.pixel_spacing_mm,
+            earlier_lossy=instance.earlier_lossy,
+            derivation=instance.derivation,
+            derivation_description=instance.derivation_description,
+        )
+        dataset = build_instance_dataset(shared, description)
+        writer = InstanceWriter(
+            folder / f"{instance.sop_instance_uid}.dcm",
+            partial(encode_header, dataset, description),
+            pixels,
+            grid.number_of_frames,
+            grid.rows * grid.columns * pixels.samples_per_pixel * pixels.bits_allocated // 8,
+            request.offset_table,
+        )
+        writers.append(stack.enter_context(writer))
+    return writers

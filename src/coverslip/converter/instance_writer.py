@@ -1,0 +1,225 @@
+"""Stream frames into one Part 10 file in memory that does not grow with the image."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from coverslip.errors import StoreError, ValidationFailedError
+from coverslip.tiler.codecs.base import FrameFormat
+
+__all__ = ["HeaderWriter", "InstanceWriter", "WrittenInstance"]
+
+HeaderWriter = Callable[[float | None], bytes]
+"""Gives all that stands before the pixel data, for a lossy compression ratio; of one length for every ratio."""
+
+_ITEM = struct.Struct("<HHI")
+_SEQUENCE_END = _ITEM.pack(0xFFFE, 0xE0DD, 0)
+_LARGEST_BASIC_OFFSET = 2**32 - 1
+_LARGEST_NATIVE = 2**32 - 2
+_COPY_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenInstance:
+    """One finished file.
+
+    Parameters
+    ----------
+    path : Path
+    number_of_frames, size_bytes : int
+    frame_bytes : int
+        Encoded bytes of all frames, without padding.
+    frames_sha256 : str
+        Of the frames' bytes one after another, without item headers and padding.
+    offset_table : str
+        ``"bot"``, ``"eot"`` or ``"none"``.
+    """
+
+    path: Path
+    number_of_frames: int
+    size_bytes: int
+    frame_bytes: int
+    frames_sha256: str
+    offset_table: str
+
+
+class InstanceWriter:
+    """Append frames in order to one Part 10 file.
+
+    The header and the offset table are reserved first and filled in by `finish`, because the compression ratio and the
+    offsets are known only then. Encapsulated frames take one fragment each (PS3.5 A.4), with a Basic Offset Table
+    while its 32-bit offsets reach, else an Extended Offset Table (PS3.3 C.7.6.3.1.8). Used as a context manager: left
+    without `finish`, the file is removed.
+
+    Parameters
+    ----------
+    path : Path
+        Must not exist yet.
+    write_header : HeaderWriter
+    frame_format : FrameFormat
+    number_of_frames : int
+    decoded_bytes_per_frame : int
+        Of one full tile, for the compression ratio.
+    offset_table : str
+        ``"auto"``, ``"bot"``, ``"eot"`` or ``"none"``.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        write_header: HeaderWriter,
+        frame_format: FrameFormat,
+        number_of_frames: int,
+        decoded_bytes_per_frame: int,
+        offset_table: str = "auto",
+    ) -> None:
+        self.path = path
+        self._write_header = write_header
+        self._format = frame_format
+        self._number_of_frames = number_of_frames
+        self._decoded_bytes = number_of_frames * decoded_bytes_per_frame
+        self._wanted_table = offset_table
+        if not frame_format.encapsulated and self._decoded_bytes > _LARGEST_NATIVE:
+            raise StoreError(
+                f"uncompressed pixels of {self._decoded_bytes} bytes do not fit one instance"
+                f" (at most {_LARGEST_NATIVE}): choose a compressed codec, e.g. --codec jpeg2000:lossless"
+            )
+        self._table = "none" if not frame_format.encapsulated else "bot" if offset_table == "auto" else offset_table
+        self._lengths = array("Q")
+        self._digest = hashlib.sha256()
+        self._finished = False
+        # Exclusive creation: two runs never write into one file.
+        self._file: BinaryIO = open(path, "xb+", buffering=0)  # noqa: SIM115 - closed by finish or __exit__
+        self._header_bytes = 0
+        self._write(self._prefix(0.0, array("Q", bytes(8 * number_of_frames))))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._finished:
+            self._file.close()
+            self.path.unlink(missing_ok=True)
+
+    def write_frames(self, frames: Sequence[bytes]) -> None:
+        """Append consecutive frames."""
+        parts: list[bytes] = []
+        for frame in frames:
+            self._digest.update(frame)
+            length = len(frame)
+            self._lengths.append(length)
+            if self._format.encapsulated:
+                padding = length % 2
+                parts.append(_ITEM.pack(0xFFFE, 0xE000, length + padding))
+                parts.append(frame)
+                if padding:
+                    parts.append(b"\0")
+            else:
+                parts.append(frame)
+        self._write(b"".join(parts))
+
+    def finish(self) -> WrittenInstance:
+        """Fill in header and offset table, close the file and say what was written.
+
+        Raises
+        ------
+        ValidationFailedError
+            If frames are missing or too many.
+        """
+        if len(self._lengths) != self._number_of_frames:
+            raise ValidationFailedError(f"{len(self._lengths)} frames written, expected {self._number_of_frames}")
+        frame_bytes = sum(self._lengths)
+        if self._format.encapsulated:
+            self._write(_SEQUENCE_END)
+        elif frame_bytes % 2:
+            self._write(b"\0")
+        ratio = self._decoded_bytes / frame_bytes
+        if self._table == "bot" and self._last_offset() > _LARGEST_BASIC_OFFSET:
+            if self._wanted_table == "bot":
+                raise StoreError("frames reach past 4 GiB, too far for a Basic Offset Table: use --offset-table eot")
+            self._move_to_extended(ratio)
+        prefix = self._prefix(ratio, self._lengths)
+        if len(prefix) != self._header_bytes:
+            raise ValidationFailedError(f"header of {len(prefix)} bytes, {self._header_bytes} were reserved")
+        self._file.seek(0)
+        _write_all(self._file, prefix)
+        size = self._file.seek(0, os.SEEK_END)
+        self._file.close()
+        self._finished = True
+        return WrittenInstance(self.path, len(self._lengths), size, frame_bytes, self._digest.hexdigest(), self._table)
+
+    def _write(self, data: bytes) -> None:
+        if not self._header_bytes:
+            self._header_bytes = len(data)
+        _write_all(self._file, data)
+
+    def _last_offset(self) -> int:
+        """Return the offset of the last item from the first."""
+        return _offsets(self._lengths)[-1]
+
+    def _prefix(self, ratio: float, lengths: array[int]) -> bytes:
+        """Return everything before the first frame."""
+        header = self._write_header(ratio if self._format.lossy_method else None)
+        if not self._format.encapsulated:
+            length = self._decoded_bytes + self._decoded_bytes % 2
+            vr = b"OW" if self._format.bits_allocated > 8 else b"OB"
+            return header + struct.pack("<HH2sHI", 0x7FE0, 0x0010, vr, 0, length)
+        pixel_data = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF)
+        if self._table == "bot":
+            table = array("I", [offset & _LARGEST_BASIC_OFFSET for offset in _offsets(lengths)]).tobytes()
+            return header + pixel_data + _ITEM.pack(0xFFFE, 0xE000, len(table)) + table
+        empty_table = _ITEM.pack(0xFFFE, 0xE000, 0)
+        if self._table == "none":
+            return header + pixel_data + empty_table
+        offsets = array("Q", _offsets(lengths)).tobytes()
+        return b"".join(
+            (
+                header,
+                struct.pack("<HH2sHI", 0x7FE0, 0x0001, b"OV", 0, len(offsets)),
+                offsets,
+                struct.pack("<HH2sHI", 0x7FE0, 0x0002, b"OV", 0, len(offsets)),
+                array("Q", [length + length % 2 for length in lengths]).tobytes(),
+                pixel_data,
+                empty_table,
+            )
+        )
+
+    def _move_to_extended(self, ratio: float) -> None:
+        """Shift the frames to make room for an Extended Offset Table, from the end backwards."""
+        self._table = "eot"
+        old, new = self._header_bytes, len(self._prefix(ratio, self._lengths))
+        position = self._file.seek(0, os.SEEK_END)
+        while position > old:
+            start = max(old, position - _COPY_BYTES)
+            self._file.seek(start)
+            data = self._file.read(position - start)
+            self._file.seek(start + new - old)
+            _write_all(self._file, data)
+            position = start
+        self._header_bytes = new
+
+
+def _offsets(lengths: array[int]) -> list[int]:
+    """Return each item's offset from the first item (PS3.5 A.4)."""
+    offsets, offset = [], 0
+    for length in lengths:
+        offsets.append(offset)
+        offset += 8 + length + length % 2
+    return offsets
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    """Write to an unbuffered file whatever the number of bytes it takes at a time."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]

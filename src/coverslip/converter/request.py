@@ -1,0 +1,129 @@
+"""What is asked of a conversion, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from coverslip.converter.uids import UUID_ROOT
+from coverslip.tiler.pyramid import PyramidOptions
+from coverslip.validators.report import Finding
+
+__all__ = ["ConversionRequest", "ConversionResult", "InstanceResult", "SeriesResult"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionRequest:
+    """One slide and how it is to be converted.
+
+    Parameters
+    ----------
+    path : Path
+        The slide.
+    output : Path
+        Folder that receives ``<StudyInstanceUID>/<SeriesInstanceUID>/<SOPInstanceUID>.dcm``.
+    pyramid : PyramidOptions
+    include : tuple of str
+        Associated images to write: ``label``, ``overview``, ``thumbnail``.
+    spacing_mm : tuple of float, optional
+        (row, column) of the base level; takes the place of what the slide states.
+    attributes : mapping
+        Keyword to text value, set in every instance.
+    uid_root : str
+    offset_table : str
+        ``auto``, ``bot``, ``eot`` or ``none``.
+    workers : int
+    memory_bytes : int
+        Budget for frames and blocks in flight; shapes the work, never the output.
+    overwrite : bool
+        Replace a series that is already there.
+    """
+
+    path: Path
+    output: Path
+    pyramid: PyramidOptions = PyramidOptions()
+    include: tuple[str, ...] = ()
+    spacing_mm: tuple[float, float] | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    uid_root: str = UUID_ROOT
+    offset_table: str = "auto"
+    workers: int = 2
+    memory_bytes: int = 64 << 20
+    overwrite: bool = False
+
+    def shaping_options(self) -> str:
+        """Return the options that shape the output's bytes, as one stable text that UIDs are derived from."""
+        pyramid = self.pyramid
+        codec = pyramid.codec
+        parts: dict[str, Any] = {
+            "levels": pyramid.levels,
+            "tile_size": pyramid.tile_size,
+            "codec": codec and (codec.name, codec.lossless, codec.quality, codec.subsampling),
+            "reencode": pyramid.reencode,
+            "regenerate": pyramid.regenerate,
+            "fast": pyramid.fast,
+            "include": sorted(self.include),
+            "spacing_mm": self.spacing_mm,
+            "attributes": sorted(self.attributes.items()),
+            "offset_table": self.offset_table,
+        }
+        return repr(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceResult:
+    """One instance that was written, or would be by a dry run (then without sizes and digests).
+
+    Parameters
+    ----------
+    file_name, sop_instance_uid, image_flavor : str
+        `image_flavor` is Image Type value 3: VOLUME, LABEL, OVERVIEW or THUMBNAIL.
+    origin : str
+        In words: where the pixels come from and how the frames were made.
+    """
+
+    file_name: str
+    sop_instance_uid: str
+    image_flavor: str
+    total_pixel_matrix_rows: int
+    total_pixel_matrix_columns: int
+    rows: int
+    columns: int
+    pixel_spacing_mm: tuple[float, float] | None
+    number_of_frames: int
+    transfer_syntax_uid: str
+    photometric_interpretation: str
+    reuses_frames: bool
+    origin: str
+    missing_tiles: int = 0
+    size_bytes: int | None = None
+    frame_bytes: int | None = None
+    offset_table: str | None = None
+    md5: str | None = None
+    frames_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesResult:
+    """One series of a slide: what `conversion.json` holds."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    folder: Path
+    instances: tuple[InstanceResult, ...]
+    unused_levels: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    already_there: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionResult:
+    """All series made of one slide."""
+
+    format_name: str
+    source_sha256: str
+    source_bytes: int
+    series: tuple[SeriesResult, ...]
+    timings_s: Mapping[str, float] = field(default_factory=dict)

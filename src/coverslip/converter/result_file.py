@@ -1,0 +1,59 @@
+"""`conversion.json`: what became of a slide, beside the instances of its series."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from coverslip import __version__
+from coverslip.converter.request import SeriesResult
+from coverslip.converter.sources.base import SlideSource
+from coverslip.converter.uids import OUTPUT_FORMAT
+
+__all__ = ["RESULT_FILE", "is_complete", "series_as_json", "write_result_file"]
+
+RESULT_FILE = "conversion.json"
+
+
+def series_as_json(series: SeriesResult) -> dict[str, Any]:
+    """Return a series as it stands in `conversion.json` and in ``--json``."""
+    return {
+        "study_instance_uid": series.study_instance_uid,
+        "series_instance_uid": series.series_instance_uid,
+        "instances": [asdict(instance) for instance in series.instances],
+        "unused_levels": list(series.unused_levels),
+        "findings": [asdict(finding) for finding in series.findings],
+    }
+
+
+def write_result_file(
+    folder: Path, series: SeriesResult, source: SlideSource, digest: str, timings_s: Mapping[str, float]
+) -> None:
+    """Write `conversion.json`. It holds neither the slide's name nor any text from its file."""
+    result = {
+        "coverslip_version": __version__,
+        "output_format": OUTPUT_FORMAT,
+        "source": {
+            "format": source.format_name,
+            "sha256": digest,
+            "files": len(source.files),
+            "bytes": sum(path.stat().st_size for path in source.files),
+        },
+        **series_as_json(series),
+        "timings_s": dict(timings_s),
+    }
+    (folder / RESULT_FILE).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def is_complete(folder: Path, file_names: Sequence[str]) -> bool:
+    """Say whether a folder holds just the files that its `conversion.json` lists, of the sizes it states."""
+    try:
+        stated = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))["instances"]
+        sizes = {instance["file_name"]: instance["size_bytes"] for instance in stated}
+        present = {path.name: path.stat().st_size for path in folder.glob("*.dcm")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return sizes == present and set(sizes) == set(file_names)

@@ -1,0 +1,373 @@
+"""What one region of a slide will become: its series, instances and UIDs; reads no pixels and writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from coverslip.converter.request import ConversionRequest, InstanceResult, SeriesResult
+from coverslip.converter.sources.base import AssociatedImage, PixelSpacing, SlideSource, SourceLevel, SourcePyramid
+from coverslip.converter.uids import OUTPUT_FORMAT, derive_uid
+from coverslip.errors import MissingMetadataError
+from coverslip.metadata_maps import codes
+from coverslip.metadata_maps.codes import Code
+from coverslip.metadata_maps.icc import as_input_profile, srgb_input_profile
+from coverslip.tiler.codecs import make_encoder
+from coverslip.tiler.codecs.base import CodecOption, FrameEncoder, FrameFormat
+from coverslip.tiler.grid import TileGrid
+from coverslip.tiler.pyramid import Pyramid, PyramidLevel, StoredLevel, plan_pyramid
+from coverslip.validators.report import Finding, Severity
+
+__all__ = ["InstancePlan", "SeriesPlan", "base_spacing", "plan_series", "stored_level"]
+
+ASSOCIATED_IMAGES = ("thumbnail", "overview", "label")
+_SPACING_DECIMALS = 12
+"""Spacing in mm is rounded to these, so that it and its multiples by powers of two are exact Decimal Strings."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstancePlan:
+    """One instance to be written.
+
+    Parameters
+    ----------
+    origin : str
+        In words: where the pixels come from and how the frames are made.
+    earlier_lossy : tuple of (str, float)
+        Method and ratio of each lossy compression that the pixels have been through before.
+    associated : AssociatedImage or None
+        The image to be written as one frame; None for a level of the pyramid.
+    """
+
+    sop_instance_uid: str
+    image_type: tuple[str, str, str, str]
+    grid: TileGrid
+    frame_format: FrameFormat
+    pixel_spacing_mm: tuple[float, float] | None
+    reuses_frames: bool
+    origin: str
+    earlier_lossy: tuple[tuple[str, float], ...]
+    derivation: tuple[Code, ...]
+    derivation_description: str
+    associated: AssociatedImage | None = None
+
+    def result(self) -> InstanceResult:
+        """Return what is known before it is written."""
+        return InstanceResult(
+            file_name=f"{self.sop_instance_uid}.dcm",
+            sop_instance_uid=self.sop_instance_uid,
+            image_flavor=self.image_type[2],
+            total_pixel_matrix_rows=self.grid.total_pixel_matrix_rows,
+            total_pixel_matrix_columns=self.grid.total_pixel_matrix_columns,
+            rows=self.grid.rows,
+            columns=self.grid.columns,
+            pixel_spacing_mm=self.pixel_spacing_mm,
+            number_of_frames=self.grid.number_of_frames,
+            transfer_syntax_uid=self.frame_format.transfer_syntax_uid,
+            photometric_interpretation=self.frame_format.photometric_interpretation,
+            reuses_frames=self.reuses_frames,
+            origin=self.origin,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesPlan:
+    """One series to be written: the pyramid's levels first, then the associated images."""
+
+    source_pyramid: SourcePyramid
+    pyramid: Pyramid
+    encoder: FrameEncoder
+    instances: tuple[InstancePlan, ...]
+    uids: Mapping[str, str]
+    container_identifier: str
+    spacing: PixelSpacing
+    icc_profile: bytes | None
+    findings: tuple[Finding, ...]
+    folder: Path
+
+    def work_pixels(self) -> int:
+        """Return the pixels that are read from the source, for a progress bar."""
+        grids = [level.grid for level in self.pyramid.levels if level.stored_level_index is not None]
+        return sum(grid.number_of_frames * grid.rows * grid.columns for grid in grids)
+
+    def result(
+        self, instances: Sequence[InstanceResult], findings: Sequence[Finding] = (), *, already_there: bool = False
+    ) -> SeriesResult:
+        """Return the result with what has become of its instances."""
+        unused = tuple(f"level {level.stored_level_index}: {level.reason}" for level in self.pyramid.unused_levels)
+        return SeriesResult(
+            self.uids["study"],
+            self.uids["series"],
+            self.folder,
+            tuple(instances),
+            unused,
+            (*self.findings, *findings),
+            already_there,
+        )
+
+
+def plan_series(source: SlideSource, pyramid_index: int, request: ConversionRequest, digest: str) -> SeriesPlan:
+    """Plan the series of one region.
+
+    Parameters
+    ----------
+    source : SlideSource
+    pyramid_index : int
+    request : ConversionRequest
+    digest : str
+        SHA-256 of the slide's files.
+
+    Raises
+    ------
+    MissingMetadataError
+        If the scale is not known.
+    UsageError
+        If the options do not fit the slide.
+    """
+    source_pyramid = source.pyramids[pyramid_index]
+    findings = list(source.findings)
+    spacing = base_spacing(source_pyramid, request)
+    if spacing is None:
+        raise MissingMetadataError(
+            "the slide states no pixel spacing that can be trusted; supply micrometres per pixel with --mpp"
+        )
+    spacing_mm = (round(spacing.row_mm, _SPACING_DECIMALS), round(spacing.column_mm, _SPACING_DECIMALS))
+    stored = [stored_level(level) for level in source_pyramid.levels]
+    pyramid = plan_pyramid(stored, spacing_mm, request.pyramid)
+    base = source_pyramid.levels[0]
+    encoder = make_encoder(pyramid.codec, dtype=base.dtype, samples_per_pixel=base.samples_per_pixel)
+    container = request.attributes.get("ContainerIdentifier") or f"SLIDE-{digest[:16].upper()}"
+    uids = _derive_uids(request, digest, pyramid_index, container)
+    icc_profile = _choose_icc_profile(source, base, findings)
+
+    def instance_uid(name: str) -> str:
+        return derive_uid(request.uid_root, "instance", uids["series"], name)
+
+    instances = [
+        _plan_level(index, pyramid, source_pyramid, encoder, instance_uid) for index in range(len(pyramid.levels))
+    ]
+    instances += _plan_associated(source, instances, request.include, instance_uid, findings)
+    _note_what_is_absent(source, source_pyramid, findings)
+    _note_unusual_frames(instances, findings)
+    folder = request.output / uids["study"] / uids["series"]
+    return SeriesPlan(
+        source_pyramid,
+        pyramid,
+        encoder,
+        tuple(instances),
+        MappingProxyType(uids),
+        container,
+        spacing,
+        icc_profile,
+        tuple(findings),
+        folder,
+    )
+
+
+def base_spacing(source_pyramid: SourcePyramid, request: ConversionRequest) -> PixelSpacing | None:
+    """Return the spacing of the base level: the user's before the slide's."""
+    if request.spacing_mm is not None:
+        return PixelSpacing(*request.spacing_mm, "--mpp")
+    return source_pyramid.levels[0].pixel_spacing
+
+
+def stored_level(level: SourceLevel) -> StoredLevel:
+    """Return what planning has to know of a source's level."""
+    stated = level.pixel_spacing
+    spacing_mm = (stated.row_mm, stated.column_mm) if stated else None
+    return StoredLevel(level.grid, level.frame_format, level.lossy_method is not None, spacing_mm)
+
+
+def _derive_uids(request: ConversionRequest, digest: str, pyramid_index: int, container: str) -> dict[str, str]:
+    """Return the UIDs of a series by their names.
+
+    Study, frame of reference and specimen follow from identity alone. All others also follow from the source's bytes
+    and everything that shapes the output: other bytes never carry the same UID.
+    """
+    root, attributes = request.uid_root, request.attributes
+    patient = attributes.get("PatientID", "")
+    visit = attributes.get("StudyID", ""), attributes.get("AccessionNumber", "")
+    # Without a patient each slide is a study of its own.
+    study = (patient, *visit) if patient else ("", *visit, container)
+    version = (digest, str(pyramid_index), request.shaping_options(), str(OUTPUT_FORMAT), patient, container)
+    uids = {name: derive_uid(root, name, *version) for name in ("series", "acquisition", "pyramid", "dimension")}
+    uids["study"] = attributes.get("StudyInstanceUID") or derive_uid(root, "study", *study)
+    uids["frame of reference"] = attributes.get("FrameOfReferenceUID") or derive_uid(
+        root, "frame of reference", patient, container
+    )
+    specimen = attributes.get("SpecimenIdentifier", container)
+    uids["specimen"] = derive_uid(root, "specimen", patient, specimen)
+    return uids
+
+
+def _choose_icc_profile(source: SlideSource, base: SourceLevel, findings: list[Finding]) -> bytes | None:
+    """Return the slide's own profile where DICOM allows it, else sRGB; none for monochrome."""
+    if base.samples_per_pixel == 1:
+        return None
+    own = source.metadata.icc_profile
+    if own is None:
+        findings.append(
+            Finding("color.no-profile", Severity.INFO, "the slide has no ICC profile: sRGB is assumed", "", "C.11.15")
+        )
+        return srgb_input_profile()
+    profile, remark = as_input_profile(own)
+    if profile is None:
+        message = f"the slide's ICC profile is {remark}, which does not fit its pixels: sRGB is assumed"
+        findings.append(Finding("color.unusable-profile", Severity.WARNING, message, "", "C.11.15"))
+        return srgb_input_profile()
+    if remark is not None:
+        findings.append(Finding("color.profile-class", Severity.INFO, f"ICC profile: {remark}", "", "C.11.15"))
+    return profile
+
+
+def _plan_level(
+    index: int, pyramid: Pyramid, source_pyramid: SourcePyramid, encoder: FrameEncoder, uid: Callable[[str], str]
+) -> InstancePlan:
+    """Plan the instance of one level of the pyramid."""
+    level = pyramid.levels[index]
+    ancestor = next(one for one in reversed(pyramid.levels[: index + 1]) if one.stored_level_index is not None)
+    stored = source_pyramid.levels[ancestor.stored_level_index or 0]
+    earlier: tuple[tuple[str, float], ...] = ()
+    if stored.lossy_method is not None and not level.reuses_frames:
+        earlier = ((stored.lossy_method, _stored_ratio(stored)),)
+    steps: list[Code] = []
+    words: list[str] = []
+    if source_pyramid.stitched:
+        steps.append(codes.IMAGE_STITCHING)
+        words.append("stitched from the overlapping tiles of the slide")
+    if level.stored_level_index is None:
+        steps.append(codes.SPATIAL_RESAMPLING)
+        words.append(_resampling(index, pyramid, ancestor))
+    elif index:
+        words.append(f"stored level {level.stored_level_index} of the slide")
+    if level.reuses_frames:
+        words.append("stored frames copied bit for bit")
+    else:
+        words.append(encoder.description)
+        if encoder.frame_format.lossy_method:
+            steps.append(codes.LOSSY_COMPRESSION)
+    text = "; ".join(words)
+    derived = index > 0 or bool(steps)
+    return InstancePlan(
+        sop_instance_uid=uid(f"VOLUME {index}"),
+        image_type=("DERIVED" if derived else "ORIGINAL", "PRIMARY", "VOLUME", "RESAMPLED" if index else "NONE"),
+        grid=level.grid,
+        frame_format=level.frame_format or encoder.frame_format,
+        pixel_spacing_mm=level.pixel_spacing_mm,
+        reuses_frames=level.reuses_frames,
+        origin=text,
+        earlier_lossy=earlier,
+        derivation=tuple(steps),
+        derivation_description=text if derived else "",
+    )
+
+
+def _resampling(index: int, pyramid: Pyramid, ancestor: PyramidLevel) -> str:
+    """Say how a derived level was made from the level it comes from."""
+    if not (pyramid.fast and ancestor.reuses_frames):
+        return "mean of 2x2 pixels of the next larger level"
+    if pyramid.levels[index - 1] is ancestor:
+        return "half-scale decoding, in the DCT domain, of the next larger level"
+    return "mean of 2x2 pixels of the next larger level, which goes back to half-scale decoding in the DCT domain"
+
+
+def _plan_associated(
+    source: SlideSource,
+    levels: Sequence[InstancePlan],
+    include: Collection[str],
+    uid: Callable[[str], str],
+    findings: list[Finding],
+) -> list[InstancePlan]:
+    """Plan the label, overview and thumbnail that the user asked for, each as one frame."""
+    plans = []
+    for name in ASSOCIATED_IMAGES:
+        if name not in include:
+            continue
+        image = source.associated_images.get(name)
+        if image is None:
+            findings.append(Finding("source.no-associated-image", Severity.WARNING, f"the slide has no {name}"))
+            continue
+        coarsest = levels[-1].grid
+        if name == "thumbnail" and not (
+            image.rows < coarsest.total_pixel_matrix_rows and image.columns < coarsest.total_pixel_matrix_columns
+        ):
+            # Viewers drop levels that are not larger than a thumbnail.
+            message = (
+                f"the thumbnail of {image.rows} x {image.columns} pixels is left out: it must be smaller than the"
+                f" coarsest level of {coarsest.total_pixel_matrix_rows} x {coarsest.total_pixel_matrix_columns}"
+            )
+            findings.append(Finding("source.thumbnail-too-large", Severity.WARNING, message))
+            continue
+        plans.append(_plan_associated_image(image, levels[0], uid))
+    return plans
+
+
+def _plan_associated_image(image: AssociatedImage, base: InstancePlan, uid: Callable[[str], str]) -> InstancePlan:
+    encoder = associated_encoder(image)
+    lossy = image.lossy_method
+    flavor = image.name.upper()
+    spacing = None
+    if image.name == "thumbnail" and base.pixel_spacing_mm is not None:
+        spacing = (
+            base.pixel_spacing_mm[0] * base.grid.total_pixel_matrix_rows / image.rows,
+            base.pixel_spacing_mm[1] * base.grid.total_pixel_matrix_columns / image.columns,
+        )
+    resampled = image.name == "thumbnail"
+    steps = ((codes.SPATIAL_RESAMPLING,) if resampled else ()) + ((codes.LOSSY_COMPRESSION,) if lossy else ())
+    text = f"the slide's own {image.name}; {encoder.description}"
+    return InstancePlan(
+        sop_instance_uid=uid(flavor),
+        image_type=("DERIVED" if steps else "ORIGINAL", "PRIMARY", flavor, "RESAMPLED" if resampled else "NONE"),
+        grid=TileGrid(image.rows, image.columns, image.rows, image.columns),
+        frame_format=encoder.frame_format,
+        pixel_spacing_mm=spacing,
+        reuses_frames=False,
+        origin=text,
+        # The size of the stored strips is not part of the contract: the ratio of an unknown is 1.
+        earlier_lossy=((lossy, 1.0),) if lossy else (),
+        derivation=steps,
+        derivation_description=text if steps else "",
+        associated=image,
+    )
+
+
+def associated_encoder(image: AssociatedImage) -> FrameEncoder:
+    """Return the encoder for an associated image: lossless unless the image already went through lossy compression."""
+    import numpy as np
+
+    option = CodecOption("jpeg2000", lossless=True)
+    if image.lossy_method is not None:
+        option = CodecOption("jpeg", lossless=False, quality=90, subsampling="422")
+    return make_encoder(option, dtype=np.dtype(np.uint8), samples_per_pixel=3)
+
+
+def _stored_ratio(level: SourceLevel) -> float:
+    """Return the compression ratio of a level as the file stores it."""
+    grid = level.grid
+    decoded = grid.number_of_frames * grid.rows * grid.columns * level.samples_per_pixel * level.dtype.itemsize
+    return decoded / level.stored_bytes if level.stored_bytes else 1.0
+
+
+def _note_what_is_absent(source: SlideSource, pyramid: SourcePyramid, findings: list[Finding]) -> None:
+    """Add findings for what DICOM requires and the slide does not say."""
+    if source.metadata.acquisition_datetime is None:
+        message = "the slide states no acquisition date: Acquisition DateTime is the constant 1900-01-01"
+        findings.append(Finding("metadata.no-acquisition-datetime", Severity.INFO, message, "", "C.7.10.1"))
+    if pyramid.origin_mm is None:
+        message = "the slide does not say where it was scanned: the matrix origin is the constant 20 mm, 40 mm"
+        findings.append(Finding("metadata.no-origin", Severity.INFO, message, "", "C.8.12.4"))
+
+
+def _note_unusual_frames(instances: Sequence[InstancePlan], findings: list[Finding]) -> None:
+    """Add a finding for frames that some readers refuse."""
+    for instance in instances:
+        pixels = instance.frame_format
+        if pixels.photometric_interpretation == "YBR_FULL_422" and pixels.lossy_method != "ISO_10918_1":
+            message = (
+                "JPEG 2000 frames hold YCbCr without a component transform: kept bit for bit as YBR_FULL_422, which"
+                " OpenSlide refuses; --reencode writes frames that it reads"
+            )
+            findings.append(Finding("frames.ycbcr-jpeg2000", Severity.WARNING, message, "", "C.7.6.3.1.2"))
+            break

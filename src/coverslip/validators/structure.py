@@ -1,0 +1,119 @@
+"""The check every conversion makes of its own files before they get their final names."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from pydicom import dcmread
+from pydicom.uid import UID
+
+from coverslip.errors import ValidationFailedError
+
+__all__ = ["StructureExpectation", "check_structure", "md5_of_file"]
+
+_CHUNK_BYTES = 1 << 20
+_ITEM_TAG = 0xE000FFFE
+_SEQUENCE_END_TAG = 0xE0DDFFFE
+
+
+@dataclass(frozen=True, slots=True)
+class StructureExpectation:
+    """What a file must turn out to be."""
+
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    number_of_frames: int
+    size_bytes: int
+    offset_table: str
+
+
+def check_structure(path: Path, expected: StructureExpectation) -> None:
+    """Read a file back and check header, number of items, offset table and end.
+
+    Nothing is decoded, and memory does not grow with the file.
+
+    Raises
+    ------
+    ValidationFailedError
+        If the file is not what was meant to be written.
+    """
+    with path.open("rb", buffering=0) as raw:
+        size = os.fstat(raw.fileno()).st_size
+        _require("file size", size, expected.size_bytes)
+        with open(os.dup(raw.fileno()), "rb") as file:
+            ds = dcmread(file, stop_before_pixels=True)
+            start = file.tell()
+        _require("SOP Instance UID", str(ds.file_meta.MediaStorageSOPInstanceUID), expected.sop_instance_uid)
+        _require("SOP Instance UID", str(ds.SOPInstanceUID), expected.sop_instance_uid)
+        _require("transfer syntax", str(ds.file_meta.TransferSyntaxUID), expected.transfer_syntax_uid)
+        _require("number of frames", int(ds.NumberOfFrames), expected.number_of_frames)
+        group, element, _vr, _zero, length = struct.unpack("<HH2sHI", os.pread(raw.fileno(), 12, start))
+        _require("last element", (group, element), (0x7FE0, 0x0010))
+        if UID(expected.transfer_syntax_uid).is_encapsulated:
+            _require("length of encapsulated pixel data", length, 0xFFFFFFFF)
+            found = _walk_items(raw, start + 12, size, expected.number_of_frames)
+            _require("offset table", _read_offset_table(raw, ds, start + 12, expected.offset_table, found), found)
+        else:
+            bits = ds.Rows * ds.Columns * ds.SamplesPerPixel * ds.BitsAllocated
+            _require("length of pixel data", length, -(-bits * ds.NumberOfFrames // 16) * 2)
+            _require("end of pixel data", start + 12 + length, size)
+
+
+def md5_of_file(path: Path) -> str:
+    """Return the MD5 of a file, as stores and IDC's tables keep it."""
+    digest = hashlib.md5(usedforsecurity=False)
+    buffer = bytearray(_CHUNK_BYTES)
+    view = memoryview(buffer)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(view[:count])
+    return digest.hexdigest()
+
+
+def _walk_items(file: BinaryIO, position: int, size: int, number_of_frames: int) -> list[int]:
+    """Return each frame's offset from the first item, found by walking from item to item."""
+    descriptor = file.fileno()
+    tag, length = struct.unpack("<II", os.pread(descriptor, 8, position))
+    _require("tag of the basic offset table", tag, _ITEM_TAG)
+    position += 8 + length
+    first = position
+    offsets: list[int] = []
+    while True:
+        header = os.pread(descriptor, 8, position)
+        if len(header) < 8:
+            raise ValidationFailedError(f"pixel data end in the middle of item {len(offsets)}")
+        tag, length = struct.unpack("<II", header)
+        if tag == _SEQUENCE_END_TAG:
+            break
+        _require(f"tag of item {len(offsets)}", tag, _ITEM_TAG)
+        if not length or length % 2:
+            raise ValidationFailedError(f"item {len(offsets)} has {length} bytes, expected an even number above 0")
+        offsets.append(position - first)
+        position += 8 + length
+    _require("end of pixel data", position + 8, size)
+    _require("number of items", len(offsets), number_of_frames)
+    return offsets
+
+
+def _read_offset_table(file: BinaryIO, ds: object, position: int, kind: str, found: list[int]) -> list[int]:
+    """Return the offsets that a file's offset table states; the ones found where it has none, as meant."""
+    _tag, length = struct.unpack("<II", os.pread(file.fileno(), 8, position))
+    if kind == "bot":
+        return array("I", os.pread(file.fileno(), length, position + 8)).tolist()
+    _require("length of the basic offset table", length, 0)
+    if kind == "none":
+        return found
+    return array("Q", getattr(ds, "ExtendedOffsetTable", b"")).tolist()
+
+
+def _require(what: str, found: object, wanted: object) -> None:
+    if found != wanted:
+        if isinstance(found, list) and isinstance(wanted, list):
+            found, wanted = f"{len(found)} entries", f"the {len(wanted)} offsets of the items"
+        raise ValidationFailedError(f"self-check: {what} is {found}, expected {wanted}")
