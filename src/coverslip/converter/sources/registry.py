@@ -106,8 +106,9 @@ def _is_vendor_tiff(evidence: Evidence) -> bool:
 
 
 def _is_vendor_file(evidence: Evidence) -> bool:
+    # A MIRAX index is any picture at all, and an NDPI over 4 GB is no valid TIFF: only their names tell.
     return (
-        evidence.path.suffix.lower() == ".mrxs"
+        evidence.path.suffix.lower() in (".mrxs", ".ndpi")
         or re.match(rb"\s*\[(Uncompressed )?Virtual Microscope Specimen\]", evidence.header) is not None
         or evidence.header.startswith((b"SQLite format 3\0", b"ZISRAWFILE"))
     )

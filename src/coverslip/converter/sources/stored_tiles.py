@@ -16,6 +16,8 @@ from coverslip.tiler.codecs.base import FrameFormat, Pixels
 __all__ = ["StoredTiles", "open_stored_tiles", "unreadable_kind"]
 
 _EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+_MOST_PIXELS = 1 << 25
+"""Most pixels of one tile or strip: 96 MB decoded."""
 _EOI = b"\xff\xd9"
 _JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 _IN_STRIPS = "pixels are stored in strips, not in tiles"
@@ -120,6 +122,10 @@ def open_stored_tiles(page: TiffPage, sample: bytes | None) -> StoredTiles:
     kind = unreadable_kind(page)
     if kind:
         raise UnsupportedSourceError(f"the image holds {kind}, which is not read yet; 8-bit RGB is")
+    if page.segment_rows * page.segment_columns > _MOST_PIXELS:
+        raise UnsupportedSourceError(
+            f"the image is stored in pieces of {page.segment_rows} x {page.segment_columns} pixels, too large to read"
+        )
     name = _NAMES[page.compression]
     if sample is None:
         return StoredTiles(name, "RGB", _no_pixels, not_reusable="the file holds no tile of this level")
@@ -135,10 +141,14 @@ def _no_pixels(data: bytes, rows: int) -> Pixels:
 
 
 def _jpeg_tiles(page: TiffPage, sample: bytes) -> StoredTiles:
-    """Abbreviated JPEG streams; PhotometricInterpretation alone tells the colour (TIFF Technical Note 2)."""
-    color: jpeg_stream.JpegColor = "rgb" if page.photometric == Photometric.RGB else "ycbcr"
-    splicer = jpeg_stream.JpegSplicer(page.data(TagCode.JPEG_TABLES), color=color)
+    """Abbreviated JPEG streams; PhotometricInterpretation tells the colour (TIFF Technical Note 2).
+
+    Bio-Formats writes YCbCr under the tag's RGB; subsampled components give it away, as nobody subsamples RGB.
+    """
     header = jpeg_stream.parse_jpeg(sample)
+    rgb = page.photometric == Photometric.RGB and header.sampling == "4:4:4"
+    color: jpeg_stream.JpegColor = "rgb" if rgb else "ycbcr"
+    splicer = jpeg_stream.JpegSplicer(page.data(TagCode.JPEG_TABLES), color=color)
     found = jpeg_stream.dicom_format(header, color)
     usual_start = sample[: sample.find(b"\xff\xda")]
     rows, columns = page.segment_rows, page.segment_columns
@@ -165,7 +175,7 @@ def _jpeg_tiles(page: TiffPage, sample: bytes) -> StoredTiles:
             check(data)
         return splicer.splice(data)
 
-    photometric_interpretation = "RGB" if color == "rgb" else "YBR_FULL_422"
+    photometric_interpretation = "RGB" if rgb else "YBR_FULL_422"
     decoder = make_decoder(FrameFormat(_JPEG_BASELINE, photometric_interpretation, 3), columns=columns)
 
     def decode(data: bytes, valid_rows: int) -> Pixels:
@@ -178,7 +188,7 @@ def _jpeg_tiles(page: TiffPage, sample: bytes) -> StoredTiles:
     reusable = page.is_tiled and isinstance(found, FrameFormat)
     return StoredTiles(
         "JPEG",
-        "RGB" if color == "rgb" else f"YCbCr {header.sampling}",
+        "RGB" if rgb else f"YCbCr {header.sampling}",
         decode,
         frame_format=found if reusable and isinstance(found, FrameFormat) else None,
         not_reusable=None if reusable else (found if isinstance(found, str) else _IN_STRIPS),

@@ -58,7 +58,7 @@ def scaled_spacing(base: PixelSpacing | None, base_page: TiffPage, page: TiffPag
     if base is None:
         return None
     return PixelSpacing(
-        base.row_mm * base_page.rows / page.rows, base.column_mm * base_page.columns / page.columns, base.origin
+        base.row_mm * (base_page.rows / page.rows), base.column_mm * (base_page.columns / page.columns), base.origin
     )
 
 

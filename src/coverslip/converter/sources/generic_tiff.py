@@ -1,0 +1,157 @@
+"""8-bit RGB TIFF files of no particular vendor: pyramids of pages or SubIFDs, in tiles or strips; plain OME-TIFF."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from coverslip.converter.sources.base import PixelSpacing, SlideMetadata, SourcePyramid
+from coverslip.converter.sources.stored_tiles import unreadable_kind
+from coverslip.converter.sources.tiff_source import PLAUSIBLE_UM, TiffSource, open_levels
+from coverslip.converter.sources.tiff_structure import TagCode, TiffPage, TiffStructure
+from coverslip.errors import UnsupportedSourceError
+from coverslip.validators.report import Finding, Severity
+
+__all__ = ["open_source"]
+
+_IDENTIFYING = (TagCode.IMAGE_DESCRIPTION, TagCode.DOCUMENT_NAME, TagCode.ARTIST, TagCode.HOST_COMPUTER)
+_UM_PER_UNIT = {2: 25400.0, 3: 10000.0}
+_OME_UNITS_UM = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 0.001, "mm": 1000.0, "cm": 10000.0}
+
+
+def open_source(path: Path, structure: TiffStructure, background: tuple[int, int, int]) -> TiffSource:
+    """Open a TIFF file whose directories are read already.
+
+    Raises
+    ------
+    UnsupportedSourceError
+        If it is not one 8-bit RGB image and its reductions.
+    CorruptSourceError
+        If a page is damaged.
+    """
+    base = structure.pages[0]
+    pixels = _ome_pixels(base.description)
+    kind = unreadable_kind(base)
+    if kind:
+        raise UnsupportedSourceError(f"a TIFF file of {kind}, which is not read yet; 8-bit RGB is")
+    if pixels is None:
+        name, title, spacing = "generic-tiff", "Generic TIFF", _resolution(base)
+    else:
+        name, title, spacing = "ome-tiff", "OME-TIFF", _ome_spacing(pixels)
+    findings: list[Finding] = []
+    if spacing is None:
+        message = "the file states no pixel spacing that is a slide's: it is unknown and must be given"
+        findings.append(Finding("source.spacing-unknown", Severity.WARNING, message))
+    pages, others = _pyramid_pages(structure)
+    if others:
+        message = f"{others} of {len(structure.pages)} pages are not reductions of the first and are left out"
+        findings.append(Finding("source.page-unused", Severity.WARNING, message))
+    levels, remarks = open_levels(structure, pages, spacing, background)
+    pyramid = SourcePyramid(levels)
+    return TiffSource(path, structure, name, title, _metadata(base), (pyramid,), {}, (*findings, *remarks))
+
+
+def _pyramid_pages(structure: TiffStructure) -> tuple[list[TiffPage], int]:
+    """Return the base and its reductions, largest first, and the number of pages that are neither.
+
+    Raises
+    ------
+    UnsupportedSourceError
+        If several pages are as large as the base: channels, focal planes or time points.
+    """
+    base, *rest = structure.pages
+    alike = 1 + sum((page.rows, page.columns) == (base.rows, base.columns) for page in rest)
+    if alike > 1:
+        raise UnsupportedSourceError(f"{alike} images of one size (channels or planes), which is not read yet; one is")
+    reduced = [page for page in (*structure.sub_pages(base), *rest) if _is_reduction(page, base)]
+    reduced.sort(key=lambda page: page.rows * page.columns, reverse=True)
+    return [base, *reduced], sum(not _is_reduction(page, base) for page in rest)
+
+
+def _is_reduction(page: TiffPage, base: TiffPage) -> bool:
+    """Whether a page is smaller than the base, of its shape within two pixels, and stored alike."""
+    if not 0 < page.rows < base.rows or unreadable_kind(page) or page.is_tiled != base.is_tiled:
+        return False
+    return abs(page.columns - base.columns * page.rows / base.rows) <= 2
+
+
+def _resolution(page: TiffPage) -> PixelSpacing | None:
+    """Return the spacing that the resolution tags give; None for a screen's or a printer's, or for no unit."""
+    unit_um = _UM_PER_UNIT.get(page.integer(TagCode.RESOLUTION_UNIT, 2))
+    across, down = page.rational(TagCode.X_RESOLUTION), page.rational(TagCode.Y_RESOLUTION)
+    if not (unit_um and across and down):
+        return None
+    return _plausible(unit_um / down, unit_um / across, "TIFF resolution")
+
+
+def _plausible(row_um: float, column_um: float, origin: str) -> PixelSpacing | None:
+    least, most = PLAUSIBLE_UM
+    if not (least <= row_um <= most and least <= column_um <= most):
+        return None
+    return PixelSpacing(row_um / 1000, column_um / 1000, origin)
+
+
+def _ome_pixels(description: str) -> dict[str, str] | None:
+    """Return the attributes of the one Pixels element of OME-XML; None if the text is none.
+
+    Raises
+    ------
+    UnsupportedSourceError
+        If the XML does not parse, or the image is not plainly one 8-bit RGB plane.
+    """
+    if not re.search(r"<(\w+:)?OME\b", description[:4096]):
+        return None
+    try:
+        # Bytes, as the text may declare an encoding of its own. Expat itself limits how far entities expand.
+        root = ET.fromstring(description.encode())  # noqa: S314
+    except ET.ParseError as error:
+        raise UnsupportedSourceError(f"OME-TIFF whose OME-XML does not parse: {error}") from error
+    found = root.findall(".//{*}Pixels")
+    if len(found) != 1:
+        raise UnsupportedSourceError(f"OME-TIFF of {len(found)} images, which is not read yet; one is")
+    pixels = dict(found[0].attrib)
+    channels = found[0].findall("{*}Channel")
+    samples = [channel.get("SamplesPerPixel", "1") for channel in channels]
+    sizes = [pixels.get(name, "1") for name in ("SizeZ", "SizeT")]
+    sample_type = pixels.get("Type", "unknown")
+    if sample_type != "uint8" or sizes != ["1", "1"] or pixels.get("SizeC") != "3" or samples not in (["3"], []):
+        raise UnsupportedSourceError(
+            f"OME-TIFF of {pixels.get('SizeC')} samples in {len(channels)} channels, {sizes[0]} focal planes and "
+            f"{sizes[1]} time points of {sample_type}, which is not read yet; one 8-bit RGB plane is"
+        )
+    return pixels
+
+
+def _ome_spacing(pixels: dict[str, str]) -> PixelSpacing | None:
+    """Return the spacing that PhysicalSizeX and PhysicalSizeY give; micrometres if no unit is said."""
+    try:
+        row_um, column_um = (
+            float(pixels[name]) * _OME_UNITS_UM[pixels.get(f"{name}Unit", "µm")]
+            for name in ("PhysicalSizeY", "PhysicalSizeX")
+        )
+    except (KeyError, ValueError):
+        return None
+    return _plausible(row_um, column_um, "OME PhysicalSize")
+
+
+def _metadata(base: TiffPage) -> SlideMetadata:
+    software = base.text(TagCode.SOFTWARE).strip()
+    return SlideMetadata(
+        manufacturer=base.text(TagCode.MAKE).strip() or None,
+        manufacturer_model_name=base.text(TagCode.MODEL).strip() or None,
+        software_versions=(software,) if software else (),
+        acquisition_datetime=_date_time(base.text(TagCode.DATE_TIME)),
+        icc_profile=base.data(TagCode.ICC_PROFILE) or None,
+        identifying={tag.name: base.text(tag) for tag in _IDENTIFYING if base.text(tag)},
+    )
+
+
+def _date_time(text: str) -> datetime | None:
+    """Read ``YYYY:MM:DD HH:MM:SS`` (TIFF 6.0, section 8)."""
+    parts = re.fullmatch(r"(\d{4}):(\d\d):(\d\d) (\d\d):(\d\d):(\d\d)", text.strip())
+    try:
+        return datetime(*map(int, parts.groups())) if parts else None  # type: ignore[arg-type]
+    except ValueError:
+        return None

@@ -1,0 +1,420 @@
+"""8-bit RGB slides that only OpenSlide reads: regions of pixels, cropped to the scanned area; no stored frames."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from ctypes import POINTER, c_uint32
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import cv2
+import numpy as np
+from openslide import OpenSlide, OpenSlideError, OpenSlideUnsupportedFormatError, lowlevel
+
+from coverslip.converter.sources.base import AssociatedImage, PixelSpacing, SlideMetadata, SourcePyramid
+from coverslip.converter.sources.stored_tiles import unreadable_kind
+from coverslip.converter.sources.tiff_source import PLAUSIBLE_UM
+from coverslip.converter.sources.tiff_structure import Compression, TiffStructure
+from coverslip.converter.sources.tile_region import repeat_edges
+from coverslip.errors import CorruptSourceError, UnsupportedSourceError
+from coverslip.tiler.codecs.base import FrameFormat, Pixels
+from coverslip.tiler.grid import TileAddress, TileGrid
+from coverslip.validators.report import Finding, Severity
+
+__all__ = ["OpenSlideLevel", "OpenSlideSource", "open_source"]
+
+_NOT_REUSABLE = "OpenSlide gives pixels, not the stored tiles"
+_TILE = (512, 512)
+_VENDORS = {
+    "hamamatsu": ("Hamamatsu", "Hamamatsu"),
+    "huron": ("Huron TIFF", "Huron"),
+    "leica": ("Leica SCN", "Leica"),
+    "mirax": ("MIRAX", "3DHISTECH"),
+    "philips": ("Philips TIFF", "PHILIPS"),
+    "sakura": ("Sakura SVSLIDE", "Sakura"),
+    "trestle": ("Trestle TIFF", "Trestle"),
+    "ventana": ("Ventana BIF", "Ventana"),
+    "zeiss": ("Zeiss CZI", "Zeiss"),
+}
+"""Title of the format and manufacturer, by OpenSlide's name of the vendor."""
+
+_STITCHED = frozenset({"mirax", "trestle", "ventana", "zeiss"})
+"""Vendors whose tiles may overlap; OpenSlide lays them over each other."""
+
+_COMPRESSIONS: dict[int | str, tuple[str, str | None]] = {
+    Compression.NONE: ("none", None),
+    Compression.LZW: ("LZW", None),
+    Compression.DEFLATE: ("deflate", None),
+    Compression.OLD_DEFLATE: ("deflate", None),
+    Compression.JPEG: ("JPEG", "ISO_10918_1"),
+    Compression.APERIO_JPEG2000_YCBCR: ("JPEG 2000", "ISO_15444_1"),
+    Compression.APERIO_JPEG2000_RGB: ("JPEG 2000", "ISO_15444_1"),
+    "hamamatsu": ("JPEG", "ISO_10918_1"),
+    "mirax": ("JPEG", "ISO_10918_1"),
+    "sakura": ("JPEG", "ISO_10918_1"),
+}
+"""Name and Lossy Image Compression Method, by TIFF compression, else by vendor."""
+
+_ASSOCIATED = {"label": "label", "macro": "overview", "thumbnail": "thumbnail"}
+_MODELS = ("tiff.Model", "leica.device-model", "hamamatsu.Product", "ventana.ScannerModel")
+_SERIAL_NUMBERS = ("philips.DICOM_DEVICE_SERIAL_NUMBER", "hamamatsu.NDP.S/N", "ventana.UnitNumber")
+_SOFTWARE = ("tiff.Software", "leica.device-version", "ventana.BuildVersion", "mirax.GENERAL.SLIDE_VERSION")
+_DATES = ("philips.DICOM_ACQUISITION_DATETIME", "leica.creation-date", "mirax.GENERAL.SLIDE_CREATIONDATETIME",
+          "tiff.DateTime")  # fmt: skip
+_APERTURES = ("leica.aperture",)
+_IDENTIFYING = re.compile(
+    r"barcode|name|user|label|title|reference|serial|s/n|unitnumber|_id$|slideid|patient|case|comment|description|"
+    r"artist|host|date|uuid",
+    re.IGNORECASE,
+)
+_DATE_TIME = re.compile(r"(\d{4})\D?(\d\d)\D?(\d\d)\D?(\d\d)\D?(\d\d)\D?(\d\d)")
+
+
+class OpenSlideLevel:
+    """One level of a slide, cropped to its scanned area; a `SourceLevel` without stored frames.
+
+    Parameters
+    ----------
+    slide : OpenSlide
+        Must outlive the level; OpenSlide's reads are thread safe.
+    level_index : int
+    area : tuple of int
+        (row, column, rows, columns) of the scanned area in pixels of the base.
+    background : tuple of int
+        RGB under what is transparent.
+    pixel_spacing : PixelSpacing or None
+        Of this level.
+    compression : tuple
+        Name, and Lossy Image Compression Method.
+    stored_bytes : int
+        Estimate, as OpenSlide does not tell: the share of the files' bytes that falls to this level's pixels.
+    """
+
+    dtype: np.dtype[np.generic] = np.dtype(np.uint8)
+    samples_per_pixel = 3
+    frame_format: FrameFormat | None = None
+    color = "RGB"
+    not_reusable: str | None = _NOT_REUSABLE
+
+    def __init__(
+        self,
+        slide: OpenSlide,
+        level_index: int,
+        area: tuple[int, int, int, int],
+        *,
+        background: tuple[int, int, int],
+        pixel_spacing: PixelSpacing | None,
+        compression: tuple[str, str | None],
+        stored_bytes: int,
+    ) -> None:
+        self._slide = slide
+        self._background = np.array(background, np.uint16)
+        self._top, self._left, rows, columns = area
+        self._downsample = slide.level_downsamples[level_index]
+        self.level_index = level_index
+        level_rows, level_columns = (max(1, round(extent / self._downsample)) for extent in (rows, columns))
+        self.grid = TileGrid(level_rows, level_columns, *_TILE)
+        self.pixel_spacing = pixel_spacing
+        self.compression, self.lossy_method = compression
+        self.stored_bytes = stored_bytes
+
+    def read_frame(self, address: TileAddress) -> bytes | None:
+        """See `ReadableLevel`; there are no stored frames."""
+        raise ValueError(f"no stored frame at {address}: {_NOT_REUSABLE}")
+
+    def decode_frame(self, frame: bytes, address: TileAddress) -> Pixels:
+        """See `ReadableLevel`; there are no stored frames."""
+        raise ValueError(f"no stored frame of {len(frame)} bytes at {address}: {_NOT_REUSABLE}")
+
+    def decode_half_frame(self, frame: bytes, address: TileAddress) -> Pixels | None:
+        """See `ReadableLevel`; there are no stored frames."""
+        return self.decode_frame(frame, address)
+
+    def blank_frame(self) -> bytes:
+        """See `ReadableLevel`; there are no stored frames."""
+        raise ValueError(f"no frame to be like: {_NOT_REUSABLE}")
+
+    def read_region(
+        self,
+        row: int,
+        column: int,
+        rows: int,
+        columns: int,
+        *,
+        focal_plane_index: int = 0,
+        optical_path_index: int = 0,
+    ) -> tuple[Pixels, int]:
+        """See `ReadableLevel`; what the file holds no pixels for is background, and not counted."""
+        valid_rows = min(rows, self.grid.total_pixel_matrix_rows - row)
+        valid_columns = min(columns, self.grid.total_pixel_matrix_columns - column)
+        if row < 0 or column < 0 or valid_rows < 1 or valid_columns < 1:
+            raise ValueError(f"region of {rows} x {columns} at ({row}, {column}) holds no pixel of the matrix")
+        pixels = np.empty((rows, columns, 3), np.uint8)
+        pixels[:valid_rows, :valid_columns] = self._read(row, column, valid_rows, valid_columns)
+        repeat_edges(pixels, valid_rows, valid_columns)
+        return pixels, 0
+
+    def _read(self, row: int, column: int, rows: int, columns: int) -> Pixels:
+        # Straight into an array of premultiplied ARGB words: half the time of a PIL image.
+        words = np.empty((rows, columns), np.uint32)
+        x = self._left + round(column * self._downsample)
+        y = self._top + round(row * self._downsample)
+        target = words.ctypes.data_as(POINTER(c_uint32))
+        try:
+            lowlevel._read_region(self._slide._osr, target, x, y, self.level_index, columns, rows)  # noqa: SLF001
+        except OpenSlideError as error:
+            raise CorruptSourceError(
+                f"OpenSlide cannot read {rows} x {columns} pixels at ({row}, {column}): {_one_line(error)}",
+                level_index=self.level_index,
+            ) from error
+        return _over_background(words, self._background)
+
+
+def _over_background(words: Pixels, background: Pixels) -> Pixels:
+    """Lay premultiplied ARGB words, (rows, columns) uint32, over a colour; returns (rows, columns, 3) uint8 RGB."""
+    if words.dtype.byteorder == ">" or not np.little_endian:
+        words = words.byteswap()
+    bgra = words.view(np.uint8).reshape(*words.shape, 4)
+    rgb: Pixels = cv2.cvtColor(bgra, cv2.COLOR_BGRA2RGB)
+    if int(np.bitwise_and.reduce(words, axis=None)) >> 24 != 255:
+        rest = (255 - bgra[..., 3:].astype(np.uint16)) * background
+        rgb = (rgb + (rest + 127) // 255).clip(0, 255).astype(np.uint8)
+    return rgb
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSlideSource:
+    """A `SlideSource` that OpenSlide reads."""
+
+    path: Path
+    files: Sequence[Path]
+    slide: OpenSlide
+    format_name: str
+    format_title: str
+    metadata: SlideMetadata
+    pyramids: Sequence[SourcePyramid]
+    associated_images: Mapping[str, AssociatedImage]
+    findings: Sequence[Finding]
+
+    def close(self) -> None:
+        """Close the slide; harmless if closed already."""
+        self.slide.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_source(path: Path, structure: TiffStructure | None, background: tuple[int, int, int]) -> OpenSlideSource:
+    """Open a slide with OpenSlide.
+
+    Parameters
+    ----------
+    path : Path
+    structure : TiffStructure or None
+        The file's directories if it is a TIFF; closed here, OpenSlide reads them itself.
+    background : tuple of int
+        RGB under what is transparent, unless the slide tells its own.
+
+    Raises
+    ------
+    UnsupportedSourceError
+        If OpenSlide does not know the file, or it is not 8-bit RGB.
+    CorruptSourceError
+        If it is damaged.
+    """
+    page = None
+    if structure is not None:
+        page = max(structure.pages, key=lambda page: page.rows * page.columns)
+        kind = unreadable_kind(page)
+        if kind:
+            raise UnsupportedSourceError(f"a slide of {kind}, which is not read yet; 8-bit RGB is")
+    compression = page.compression if page else None
+    if structure is not None:
+        structure.close()
+    try:
+        slide = OpenSlide(path)
+    except OpenSlideUnsupportedFormatError as error:
+        raise UnsupportedSourceError("a slide file that OpenSlide does not know") from error
+    except OpenSlideError as error:
+        raise UnsupportedSourceError(f"a slide that OpenSlide cannot read: {_one_line(error)}") from error
+    try:
+        return _describe(path, slide, compression, background)
+    except BaseException:
+        slide.close()
+        raise
+
+
+def _describe(
+    path: Path, slide: OpenSlide, tiff_compression: int | None, background: tuple[int, int, int]
+) -> OpenSlideSource:
+    properties = slide.properties
+    vendor = properties.get("openslide.vendor", "unknown")
+    title, manufacturer = _VENDORS.get(vendor, (f"{vendor} (OpenSlide)", None))
+    findings: list[Finding] = []
+    compression = _COMPRESSIONS.get(tiff_compression or vendor) or _COMPRESSIONS.get(vendor) or ("unknown", None)
+    if properties.get("mirax.LAYER_0_LEVEL_0_SECTION.IMAGE_FORMAT", "JPEG") != "JPEG":
+        compression = ("PNG or BMP", None)
+    if compression[0] == "unknown":
+        message = "how the tiles are compressed is not known: earlier lossy compression cannot be told"
+        findings.append(Finding("source.compression-unknown", Severity.WARNING, message))
+    spacing = _spacing(properties)
+    if spacing is None:
+        message = "the slide states no pixel spacing that is a slide's: it is unknown and must be given"
+        findings.append(Finding("source.spacing-unknown", Severity.WARNING, message))
+    colour = re.fullmatch(r"#?([0-9A-Fa-f]{6})", properties.get("openslide.background-color", ""))
+    if colour:
+        red, green, blue = bytes.fromhex(colour[1])
+        background = (red, green, blue)
+    files = _files(path, vendor)
+    area = _scanned_area(properties, slide.dimensions)
+    levels = _levels(slide, area, spacing, background, compression, sum(file.stat().st_size for file in files))
+    pyramid = SourcePyramid(
+        levels,
+        origin_mm=_origin(area, slide.dimensions, spacing),
+        stitched=vendor in _STITCHED or "openslide.region[1].x" in properties,
+    )
+    return OpenSlideSource(
+        path, files, slide, f"openslide-{vendor}", title, _metadata(slide, manufacturer), (pyramid,),
+        _associated_images(slide, background, compression[1]), tuple(findings),
+    )  # fmt: skip
+
+
+def _levels(
+    slide: OpenSlide,
+    area: tuple[int, int, int, int],
+    spacing: PixelSpacing | None,
+    background: tuple[int, int, int],
+    compression: tuple[str, str | None],
+    file_bytes: int,
+) -> list[OpenSlideLevel]:
+    """Open all levels; spacing of a level is that of the base times base size over level size."""
+    shares = [downsample**-2 for downsample in slide.level_downsamples]
+    levels: list[OpenSlideLevel] = []
+    for index, share in enumerate(shares):
+        level = OpenSlideLevel(
+            slide,
+            index,
+            area,
+            background=background,
+            pixel_spacing=None,
+            compression=compression,
+            stored_bytes=round(file_bytes * share / sum(shares)),
+        )
+        if spacing:
+            grid = level.grid
+            level.pixel_spacing = PixelSpacing(
+                spacing.row_mm * (area[2] / grid.total_pixel_matrix_rows),
+                spacing.column_mm * (area[3] / grid.total_pixel_matrix_columns),
+                spacing.origin,
+            )
+        levels.append(level)
+    return levels
+
+
+def _spacing(properties: Mapping[str, str]) -> PixelSpacing | None:
+    row_um, column_um = _number(properties, "openslide.mpp-y"), _number(properties, "openslide.mpp-x")
+    least, most = PLAUSIBLE_UM
+    if row_um is None or column_um is None or not (least <= row_um <= most and least <= column_um <= most):
+        return None
+    return PixelSpacing(row_um / 1000, column_um / 1000, "OpenSlide mpp")
+
+
+def _scanned_area(properties: Mapping[str, str], dimensions: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return (row, column, rows, columns) of OpenSlide's bounds, or the whole canvas."""
+    bounds = [properties.get(f"openslide.bounds-{name}") for name in ("y", "x", "height", "width")]
+    if any(bound is None for bound in bounds):
+        return 0, 0, dimensions[1], dimensions[0]
+    row, column, rows, columns = (int(bound) for bound in bounds if bound is not None)
+    return row, column, rows, columns
+
+
+def _origin(
+    area: tuple[int, int, int, int], dimensions: tuple[int, int], spacing: PixelSpacing | None
+) -> tuple[float, float] | None:
+    """Return (X, Y) of the scanned area on a canvas that shows the slide with its label on the left."""
+    row, column, rows, columns = area
+    if spacing is None or (row, column, columns, rows) == (0, 0, *dimensions):
+        return None
+    return row * spacing.row_mm, (dimensions[0] - column) * spacing.column_mm
+
+
+def _files(path: Path, vendor: str) -> tuple[Path, ...]:
+    """Return the file and those that belong to it, sorted by name."""
+    others: list[Path] = []
+    if vendor == "mirax":
+        folder = path.with_suffix("")
+        others = sorted(file for file in folder.iterdir() if file.is_file()) if folder.is_dir() else []
+    elif path.suffix.lower() in (".vms", ".vmu"):
+        values = re.findall(r"^[^=\r\n]+=(.+?)\s*$", path.read_text("utf-8", "replace"), re.MULTILINE)
+        named = {path.parent / value for value in values if value and "/" not in value}
+        others = sorted(file for file in named if file.is_file())
+    return (path, *others)
+
+
+def _metadata(slide: OpenSlide, manufacturer: str | None) -> SlideMetadata:
+    properties = slide.properties
+    software = _first(properties, _SOFTWARE)
+    power = _number(properties, "openslide.objective-power")
+    aperture = next((number for name in _APERTURES if (number := _number(properties, name))), None)
+    return SlideMetadata(
+        manufacturer=properties.get("tiff.Make") or manufacturer,
+        manufacturer_model_name=_first(properties, _MODELS),
+        device_serial_number=_first(properties, _SERIAL_NUMBERS),
+        software_versions=(software,) if software else (),
+        objective_lens_power=power if power is not None and 0 < power <= 200 else None,
+        objective_lens_numerical_aperture=aperture,
+        acquisition_datetime=_date_time(_first(properties, _DATES) or ""),
+        icc_profile=lowlevel.read_icc_profile(slide._osr),  # noqa: SLF001
+        identifying={name: text for name, text in properties.items() if text and _IDENTIFYING.search(name)},
+    )
+
+
+def _associated_images(
+    slide: OpenSlide, background: tuple[int, int, int], lossy_method: str | None
+) -> dict[str, AssociatedImage]:
+    def reader(name: str) -> AssociatedImage:
+        def read() -> Pixels:
+            try:
+                picture = np.asarray(slide.associated_images[name], np.uint16)
+            except OpenSlideError as error:
+                raise CorruptSourceError(f"{_ASSOCIATED[name]} image: {_one_line(error)}") from error
+            alpha = picture[..., 3:]
+            blended = (picture[..., :3] * alpha + np.array(background, np.uint16) * (255 - alpha) + 127) // 255
+            return np.ascontiguousarray(blended.astype(np.uint8))
+
+        rows, columns = (int(slide.properties[f"openslide.associated.{name}.{side}"]) for side in ("height", "width"))
+        return AssociatedImage(_ASSOCIATED[name], rows, columns, read, lossy_method)
+
+    return {_ASSOCIATED[name]: reader(name) for name in slide.associated_images if name in _ASSOCIATED}
+
+
+def _first(properties: Mapping[str, str], names: Sequence[str]) -> str | None:
+    return next((properties[name] for name in names if properties.get(name)), None)
+
+
+def _number(properties: Mapping[str, str], name: str) -> float | None:
+    try:
+        return float(properties[name].replace(",", "."))
+    except (KeyError, ValueError):
+        return None
+
+
+def _date_time(text: str) -> datetime | None:
+    parts = _DATE_TIME.match(text)
+    try:
+        return datetime(*map(int, parts.groups())) if parts else None  # type: ignore[arg-type]
+    except ValueError:
+        return None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
