@@ -11,6 +11,7 @@ import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.tiler.codecs.pictures import picture
 
 from coverslip.errors import CorruptSourceError
 from coverslip.tiler.codecs.base import FrameFormat
@@ -20,14 +21,6 @@ JFIF = bytes.fromhex("ffe000104a46494600010100000100010000")
 ADOBE_RGB = bytes.fromhex("ffee000e41646f62650064000000000000")[:16]
 ADOBE_YCBCR = ADOBE_RGB[:-1] + b"\x01"
 BASELINE = "1.2.840.10008.1.2.4.50"
-
-
-def picture(rows: int, columns: int, seed: int = 0, samples: int = 3) -> np.ndarray:
-    """A smooth gradient with some noise, so that every coefficient is in use."""
-    row, column = np.mgrid[:rows, :columns]
-    noise = np.random.default_rng(seed).integers(0, 40, (rows, columns, samples))
-    base = np.stack([row * 3 % 200, column * 2 % 200, (row + column) % 200], axis=-1)[..., :samples]
-    return np.ascontiguousarray((base + noise).astype(np.uint8))
 
 
 def segments(stream: bytes) -> list[tuple[int, bytes]]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # numpy takes 0.1 s to load: naming a codec needs none of it
+    import numpy as np
+    from numpy.typing import NDArray
 
-__all__ = ["CodecOption", "FrameEncoder", "FrameFormat", "Pixels"]
+__all__ = ["CodecOption", "FrameDecoder", "FrameEncoder", "FrameFormat", "Pixels"]
 
-Pixels = NDArray[Any]
+type Pixels = NDArray[Any]
 """One tile: (rows, columns, samples), C-contiguous, uint8, uint16 or float32."""
 
 
@@ -98,5 +99,32 @@ class FrameEncoder(Protocol):
         ------
         EncodingError
             If the library refuses the pixels.
+        """
+        ...
+
+
+class FrameDecoder(Protocol):
+    """Bytes of one frame in, pixels out. Stateless: safe in any thread."""
+
+    def decode(self, frame: bytes) -> Pixels:
+        """Decode one frame.
+
+        Returns
+        -------
+        ndarray
+            (rows, columns, samples), C-contiguous, owned by the caller; colour is RGB whatever the
+            photometric interpretation.
+
+        Raises
+        ------
+        CorruptSourceError
+            If the library reports an error or so much as a warning; it knows no level or frame.
+        """
+        ...
+
+    def decode_half(self, frame: bytes) -> Pixels | None:
+        """Decode at half scale in the DCT domain to (ceil(rows / 2), ceil(columns / 2), samples).
+
+        None if the codec cannot. Raises as `decode` does.
         """
         ...
