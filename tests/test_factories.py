@@ -228,7 +228,7 @@ def test_openslide_reads_a_big_slide_whose_levels_are_means_of_its_base(big_slid
         base = read(slide)
         for level, downsample in enumerate((4, 16, 32), start=1):
             stored, expected = read(slide, level), block_mean(base, downsample)
-            assert mean_difference(stored, expected) < 7
+            assert mean_difference(stored, expected) < 9
             assert stored.mean() == pytest.approx(expected.mean(), abs=0.5)
 
 

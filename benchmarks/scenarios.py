@@ -1,0 +1,180 @@
+"""What is compared with what, and what was promised."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from benchmarks import ROOT
+from benchmarks.decode_limit import measure_decode_limit
+from benchmarks.measure import Command, Limit, Series, measure_interleaved
+from benchmarks.peer import check_frames, peer_command, peer_environment
+from benchmarks.slides import aperio_slide, plain_slide, tiny_slide
+
+__all__ = ["SCENARIOS", "Promise", "Report", "Scenario", "our_command", "run"]
+
+WORKERS = 2
+OURS, PEER, DECODE, COPY = "coverslip", "wsidicomizer", "decode limit", "cp"
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """A figure and its bound; without a bound the figure is reported and nothing more."""
+
+    what: str
+    measured: float
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether the figure is within its bound."""
+        return (self.at_least is None or self.measured >= self.at_least) and (
+            self.at_most is None or self.measured <= self.at_most
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one scenario at one size came to."""
+
+    scenario: str
+    slide: Path
+    series: dict[str, Series]
+    promises: tuple[Promise, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A comparison, the sizes its promises were made for, and how to run it on a slide."""
+
+    about: str
+    sizes: tuple[str, ...]
+    run: Callable[[Path, int], tuple[dict[str, Series], tuple[Promise, ...]]]
+    slide: Callable[[str, str], Path] = aperio_slide
+
+
+def our_command(slide: Path, *options: str, name: str = OURS, workers: int = WORKERS, reuses: bool = False) -> Command:
+    """Return a conversion by this product; `reuses` checks that the base frames are the stored tiles."""
+
+    def arguments(output: Path) -> list[str]:
+        command = [sys.executable, "-m", "coverslip.cli", "convert", str(slide), "-o", str(output)]
+        return [*command, "--workers", str(workers), *options]
+
+    check = partial(check_frames, slide) if reuses else None
+    return Command(name, arguments, {"PYTHONPATH": str(ROOT / "src")}, check)
+
+
+def _peer(slide: Path, *options: str, reuses: bool = False) -> Command:
+    check = partial(check_frames, slide) if reuses else None
+    return Command(PEER, lambda output: peer_command(slide, output, *options), peer_environment(), check)
+
+
+def _decode(slide: Path) -> Limit:
+    return Limit(DECODE, lambda: measure_decode_limit(slide, WORKERS))
+
+
+def _copy(slide: Path) -> Command:
+    return Command(COPY, lambda output: ["sh", "-c", 'mkdir "$1" && cp "$0" "$1"', str(slide), str(output)], {})
+
+
+def _faster(series: dict[str, Series], bound: float | None) -> Promise:
+    return Promise("times as fast as the peer", series[PEER].wall_s / series[OURS].wall_s, at_least=bound)
+
+
+def _cpu(series: dict[str, Series], bound: float | None) -> Promise:
+    return Promise("share of the peer's CPU seconds", series[OURS].cpu_s / series[PEER].cpu_s, at_most=bound)
+
+
+def _near_limit(series: dict[str, Series], bound: float) -> Promise:
+    return Promise("times the decode limit", series[OURS].wall_s / series[DECODE].wall_s, at_most=bound)
+
+
+def _pyramid(
+    slide: Path, rounds: int, *, options: tuple[str, ...], bounds: tuple[float, float, float]
+) -> tuple[dict[str, Series], tuple[Promise, ...]]:
+    ours = our_command(slide, *options, reuses=True)
+    peer = _peer(slide, "--add-missing-levels", "-w", str(WORKERS), reuses=True)
+    series = measure_interleaved([ours, peer, _decode(slide)], rounds)
+    return series, (_faster(series, bounds[0]), _cpu(series, bounds[1]), _near_limit(series, bounds[2]))
+
+
+def _native(slide: Path, rounds: int) -> tuple[dict[str, Series], tuple[Promise, ...]]:
+    ours, peer = our_command(slide, "--levels", "native", reuses=True), _peer(slide, "-w", str(WORKERS), reuses=True)
+    series = measure_interleaved([ours, peer, _copy(slide)], rounds)
+    allowed = 5 * series[COPY].wall_s + 1
+    return series, (
+        _faster(series, 3.5),
+        Promise("of the time of 5 x cp + 1 s", series[OURS].wall_s / allowed, at_most=1),
+    )
+
+
+def _reencode(slide: Path, rounds: int) -> tuple[dict[str, Series], tuple[Promise, ...]]:
+    ours = our_command(slide, "--tile-size", "512", "--codec", "jpeg:80")
+    peer = _peer(slide, "--force-transcoding", "--tile-size", "512", "-w", str(WORKERS))
+    series = measure_interleaved([ours, peer], rounds)
+    return series, (_faster(series, 2.5), _cpu(series, None))
+
+
+def _not_jpeg(slide: Path, rounds: int) -> tuple[dict[str, Series], tuple[Promise, ...]]:
+    ours = our_command(slide, "--codec", "jpeg:80")
+    peer = _peer(slide, "--add-missing-levels", "-w", str(WORKERS))
+    series = measure_interleaved([ours, peer], rounds)
+    return series, (_faster(series, None), _cpu(series, None))
+
+
+def _memory(slide: Path, rounds: int) -> tuple[dict[str, Series], tuple[Promise, ...]]:
+    names = {workers: f"{OURS}, {workers} workers" for workers in (1, 2, 4)}
+    commands = [our_command(slide, name=name, workers=workers) for workers, name in names.items()]
+    series = measure_interleaved(commands, rounds)
+    peaks = {workers: series[name].peak_mb for workers, name in names.items()}
+    bound = 230 if slide.stat().st_size > 4e8 else 200
+    return series, (
+        Promise("MB at its peak with two workers", peaks[2], at_most=bound),
+        Promise("MB more per worker", (peaks[4] - peaks[1]) / 3),
+    )
+
+
+def _workers(slide: Path, rounds: int) -> tuple[dict[str, Series], tuple[Promise, ...]]:
+    one, two = our_command(slide, name="one worker", workers=1), our_command(slide, name="two workers", workers=2)
+    start = our_command(tiny_slide(), name="one tile")
+    series = measure_interleaved([one, two, start], rounds)
+    single, double, idle = (series[command.name].wall_s for command in (one, two, start))
+    return series, (
+        Promise("times as fast with two workers as with one", single / double, at_least=1.5),
+        Promise("times as fast less the time of one tile", (single - idle) / (double - idle), at_least=1.75),
+    )
+
+
+SCENARIOS = {
+    "passthrough": Scenario(
+        "base passed through, exact pyramid to one frame",
+        ("1.2",),
+        partial(_pyramid, options=(), bounds=(3.5, 0.45, 1.8)),
+    ),
+    "fast": Scenario(
+        "the same, first derived level decoded at half scale",
+        ("1.2",),
+        partial(_pyramid, options=("--fast-pyramid",), bounds=(4.5, 0.35, 1.5)),
+    ),
+    "native": Scenario("stored levels passed through and nothing else", ("4.8",), _native),
+    "reencode": Scenario("every level encoded anew in tiles of 512", ("1.2",), _reencode),
+    "notjpeg": Scenario(
+        "a deflate TIFF encoded as JPEG, 0.19 Gpix", ("0.19",), _not_jpeg, lambda _size, _coding: plain_slide()
+    ),
+    "memory": Scenario("peak memory of base passed through, exact pyramid", ("1.2", "4.8"), _memory),
+    "workers": Scenario("base passed through, exact pyramid, by number of workers", ("1.2",), _workers),
+}
+
+
+def run(names: Iterable[str], size: str | None, coding: str, rounds: int) -> Iterable[Report]:
+    """Run scenarios at their own sizes, or all at `size`; yield each report when it is there."""
+    for name in names:
+        scenario = SCENARIOS[name]
+        for each in [size] if size else scenario.sizes:
+            slide = scenario.slide(each, coding)
+            series, promises = scenario.run(slide, rounds)
+            yield Report(f"{name} {each}", slide, series, promises)
