@@ -6,9 +6,10 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,17 +18,15 @@ from coverslip.converter.result_file import is_complete, write_result_file
 from coverslip.converter.series_plan import InstancePlan, SeriesPlan, associated_encoder, plan_series
 from coverslip.converter.sources import open_slide
 from coverslip.converter.staging import publish_folder, remove_abandoned_work, staged_folder
-from coverslip.errors import SourceError, StoreError
-from coverslip.tiler.encode import Workload, encode_pyramid
+from coverslip.errors import SourceError, StoreError, ValidationFailedError
+from coverslip.tiler.encode import FrameRun, Workload, encode_pyramid
 from coverslip.validators.report import Finding, Severity
 
 if TYPE_CHECKING:
-    from coverslip.converter.instance_writer import WrittenInstance
+    from coverslip.converter.instance_writer import InstanceWriter
     from coverslip.converter.sources.base import SlideSource
 
 __all__ = ["convert_slide", "plan_conversion"]
-
-_CHUNK_BYTES = 1 << 20
 
 
 def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], None] | None = None) -> ConversionResult:
@@ -53,7 +52,7 @@ def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], No
     with open_slide(request.path) as source:
         before = _fingerprint(source)
         clock.lap("open")
-        digest = _digest_files(source.files)
+        digest = _digest_while_loading(source.files)
         clock.lap("digest")
         plans = [plan_series(source, index, request, digest) for index in range(len(source.pyramids))]
         progress = _Progress(sum(plan.work_pixels() for plan in plans), on_pixels)
@@ -64,7 +63,8 @@ def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], No
                 series.append(_accept_existing(plan))
                 continue
             with staged_folder(request.output) as staged, _named_io_errors():
-                result = _write_series(staged, source, plan, request, progress, clock)
+                result = _write_series(staged, source, plan, request, progress)
+                clock.lap("write")
                 if _fingerprint(source) != before:
                     raise SourceError("the slide was changed while it was being converted")
                 write_result_file(staged, result, source, digest, clock.laps)
@@ -96,58 +96,57 @@ def _accept_existing(plan: SeriesPlan) -> SeriesResult:
 
 
 def _write_series(
-    staged: Path, source: SlideSource, plan: SeriesPlan, request: ConversionRequest, progress: _Progress, clock: _Clock
+    staged: Path, source: SlideSource, plan: SeriesPlan, request: ConversionRequest, progress: _Progress
 ) -> SeriesResult:
-    """Write all instances of a series into the staging folder and check them."""
+    """Write all instances of a series into the staging folder; each is checked as soon as it is complete."""
+    from coverslip.converter.headers import open_writers
+
     workload = Workload(request.workers, request.memory_bytes, on_pixels=progress.add)
     runs = encode_pyramid(plan.source_pyramid.levels, plan.pyramid, plan.encoder, workload)
-    with ExitStack() as stack, closing(runs):
-        # Loading pydicom takes as long as some hundred tiles: the first blocks are encoded meanwhile.
-        first_run = next(runs)
-        from coverslip.converter.headers import open_writers
-
+    with ExitStack() as stack, closing(runs), ThreadPoolExecutor(max(1, request.workers // 2)) as executor:
         writers = open_writers(stack, staged, plan, request, source.metadata)
-        writers[first_run.level_index].write_frames(first_run.frames)
-        for run in runs:
-            writers[run.level_index].write_frames(run.frames)
-        for instance, writer in zip(plan.instances, writers, strict=True):
-            if instance.associated is not None:
-                writer.write_frames([associated_encoder(instance.associated).encode(instance.associated.read())])
-        written = [writer.finish() for writer in writers]
-    clock.lap("encode")
-    results = _check_instances(plan.instances, written, workload)
-    clock.lap("check")
+        checks: dict[int, Future[InstanceResult]] = {}
+        for index, frames in chain(runs, _associated_frames(plan)):
+            writers[index].write_frames(frames)
+            if writers[index].complete:
+                checks[index] = executor.submit(_finish, writers[index], plan.instances[index])
+        results = [checks[index].result() for index in sorted(checks)]
+    if len(results) != len(plan.instances):
+        raise ValidationFailedError(f"{len(results)} instances complete, expected {len(plan.instances)}")
+    missing = workload.missing_tiles
+    results = [replace(result, missing_tiles=missing.get(index, 0)) for index, result in enumerate(results)]
     return plan.result(results, _findings_of_work(workload))
 
 
-def _check_instances(
-    instances: Sequence[InstancePlan], written: Sequence[WrittenInstance], workload: Workload
-) -> list[InstanceResult]:
-    """Read every file back, and return what was written."""
+def _associated_frames(plan: SeriesPlan) -> Iterator[FrameRun]:
+    """Yield the one frame of each associated image."""
+    for index, instance in enumerate(plan.instances):
+        if instance.associated is not None:
+            image = instance.associated
+            yield FrameRun(index, [associated_encoder(image).encode(image.read())])
+
+
+def _finish(writer: InstanceWriter, instance: InstancePlan) -> InstanceResult:
+    """Close a file, read it back, and return what was written."""
     from coverslip.validators.structure import StructureExpectation, check_structure, md5_of_file
 
-    def check(index: int) -> InstanceResult:
-        instance, file = instances[index], written[index]
-        expected = StructureExpectation(
-            instance.sop_instance_uid,
-            instance.frame_format.transfer_syntax_uid,
-            instance.grid.number_of_frames,
-            file.size_bytes,
-            file.offset_table,
-        )
-        check_structure(file.path, expected)
-        return replace(
-            instance.result(),
-            missing_tiles=workload.missing_tiles.get(index, 0),
-            size_bytes=file.size_bytes,
-            frame_bytes=file.frame_bytes,
-            offset_table=file.offset_table,
-            md5=md5_of_file(file.path),
-            frames_sha256=file.frames_sha256,
-        )
-
-    with ThreadPoolExecutor(workload.workers) as executor:
-        return list(executor.map(check, range(len(instances))))
+    file = writer.finish()
+    expected = StructureExpectation(
+        instance.sop_instance_uid,
+        instance.frame_format.transfer_syntax_uid,
+        instance.grid.number_of_frames,
+        file.size_bytes,
+        file.offset_table,
+    )
+    check_structure(file.path, expected)
+    return replace(
+        instance.result(),
+        size_bytes=file.size_bytes,
+        frame_bytes=file.frame_bytes,
+        offset_table=file.offset_table,
+        md5=md5_of_file(file.path),
+        frames_sha256=file.frames_sha256,
+    )
 
 
 def _findings_of_work(workload: Workload) -> list[Finding]:
@@ -201,6 +200,15 @@ def _digest_files(paths: Sequence[Path]) -> str:
     for path in paths:
         digest.update(_digest_file(path).digest())
     return digest.hexdigest()
+
+
+def _digest_while_loading(paths: Sequence[Path]) -> str:
+    """Return the slide's SHA-256; pydicom, which takes longer to load, is loaded meanwhile."""
+    with ThreadPoolExecutor(1) as executor:
+        digest = executor.submit(_digest_files, paths)
+        import coverslip.converter.headers  # noqa: F401
+
+        return digest.result()
 
 
 def _digest_file(path: Path) -> hashlib._Hash:

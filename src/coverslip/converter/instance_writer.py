@@ -111,6 +111,11 @@ class InstanceWriter:
             self._file.close()
             self.path.unlink(missing_ok=True)
 
+    @property
+    def complete(self) -> bool:
+        """Whether all frames have been written."""
+        return len(self._lengths) == self._number_of_frames
+
     def write_frames(self, frames: Sequence[bytes]) -> None:
         """Append consecutive frames."""
         parts: list[bytes] = []
@@ -136,7 +141,7 @@ class InstanceWriter:
         ValidationFailedError
             If frames are missing or too many.
         """
-        if len(self._lengths) != self._number_of_frames:
+        if not self.complete:
             raise ValidationFailedError(f"{len(self._lengths)} frames written, expected {self._number_of_frames}")
         frame_bytes = sum(self._lengths)
         if self._format.encapsulated:

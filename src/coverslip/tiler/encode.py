@@ -1,6 +1,6 @@
 """One streaming pass over each stored level that yields the encoded frames of it and of all levels below it.
 
-The unit of work is a block of 2**K x 2**K tiles: it is read, encoded and halved K times inside one task, so that
+The unit of work is a block of 2**K x 2**K tiles: it is read, encoded and halved up to K times inside one task, so that
 nothing but encoded frames and one half-size tile row leaves it. The coordinating thread puts frames in raster order,
 block row by block row, and builds the levels above the blocks from whole rows. Memory is bounded by the width of the
 slide: the encoded frames of one block row, the blocks in flight, and a row of tiles per upper level.
@@ -29,6 +29,9 @@ __all__ = ["FrameRun", "Workload", "encode_pyramid"]
 
 BLOCK_PIXELS = 2048
 """Longest side of a block, where tiles are smaller than that."""
+
+IN_FLIGHT = 4
+"""Blocks begun or finished per worker before the first of them is taken."""
 
 EXPECTED_COMPRESSION = 8
 """Assumed ratio of decoded to encoded bytes when memory is planned; the row of a lossless slide is larger."""
@@ -121,28 +124,29 @@ class _Segment:
         self.reuse = pyramid.levels[level_indices[0]].reuses_frames
         # Half-scale decoding needs whole stored tiles: it serves a level whose frames are reused.
         self.fast = pyramid.fast and self.reuse
-        self.depth = self._choose_depth()
+        self.block_tiles = self._choose_block_tiles()
+        # How many levels are derived inside a block.
+        self.depth = min(self.block_tiles.bit_length() - 1, len(self.grids) - 1)
 
-    def _choose_depth(self) -> int:
-        """Return K: how many levels are derived inside a block.
+    def _choose_block_tiles(self) -> int:
+        """Return the side of a block in tiles, a power of two.
 
         The frames do not depend on it: means are exact whatever the order of work.
         """
         grid = self.grids[0]
-        depth = 0
-        while depth < len(self.grids) - 1 and max(grid.rows, grid.columns) << (depth + 1) <= BLOCK_PIXELS:
-            depth += 1
         row_bytes = grid.total_pixel_matrix_columns * grid.rows * self.source.samples_per_pixel
         row_bytes = row_bytes * self.source.dtype.itemsize // EXPECTED_COMPRESSION
-        while depth > 1 and row_bytes << depth > self.workload.memory_bytes // 2:
-            depth -= 1
-        return depth
+        tiles = 1
+        while max(grid.rows, grid.columns) * tiles * 2 <= BLOCK_PIXELS:
+            if tiles >= 2 and row_bytes * tiles * 2 > self.workload.memory_bytes // 2:
+                break
+            tiles *= 2
+        return tiles
 
     def encode_plane(self, focal_plane_index: int, optical_path_index: int) -> Iterator[FrameRun]:
         """Yield the frames of one plane of every level of the segment."""
         plane = focal_plane_index, optical_path_index
-        tiles = 1 << self.depth
-        grid = self.grids[0]
+        tiles, grid = self.block_tiles, self.grids[0]
         block_columns = -(-grid.tile_columns // tiles)
         upper = None
         if self.depth + 1 < len(self.grids):
@@ -206,15 +210,14 @@ class _Segment:
             pixels = halve(pixels)
             level += 1
             self._pad(pixels, level, tile_row, tile_column)
-        grid = self.grids[0]
-        tiles = 1 << self.depth
+        tiles, grid = self.block_tiles, self.grids[0]
         seen = min(tiles, grid.tile_rows - tile_row) * min(tiles, grid.tile_columns - tile_column)
         return _BlockResult(frames, pixels, missing, seen * grid.rows * grid.columns)
 
     def _pad(self, pixels: Pixels, level: int, tile_row: int, tile_column: int) -> None:
         """Replicate the matrix's last row and column over the part of a block outside it."""
         grid = self.grids[level]
-        # The block's corner at this level, in pixels: tile offsets are multiples of 2**depth tiles.
+        # The block's corner at this level, in pixels: tile offsets are multiples of 2**level tiles.
         top, left = tile_row * grid.rows >> level, tile_column * grid.columns >> level
         replicate_edges(pixels, grid.total_pixel_matrix_rows - top, grid.total_pixel_matrix_columns - left)
 
@@ -232,8 +235,7 @@ class _Segment:
 
     def _read_block(self, tile_row: int, tile_column: int, plane: tuple[int, int]) -> tuple[Pixels, int]:
         """Return the decoded pixels of a block."""
-        grid = self.grids[0]
-        tiles = 1 << self.depth
+        tiles, grid = self.block_tiles, self.grids[0]
         return self.source.read_region(
             tile_row * grid.rows,
             tile_column * grid.columns,
@@ -250,8 +252,7 @@ class _Segment:
 
         Each tile is halved as soon as it is decoded, so that the block never exists at full size.
         """
-        source, grid = self.source, self.grids[0]
-        tiles = 1 << self.depth
+        source, grid, tiles = self.source, self.grids[0], self.block_tiles
         half = None
         if len(self.grids) > 1:
             # With depth 0 the half-size tile goes to the level above the blocks.
@@ -343,7 +344,7 @@ def _in_order[T, R](work: Callable[[T], R], items: Iterator[T], workers: int) ->
     try:
         for item in items:
             pending.append(executor.submit(work, item))
-            if len(pending) > 2 * workers:
+            if len(pending) >= IN_FLIGHT * workers:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
