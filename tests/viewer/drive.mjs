@@ -44,10 +44,12 @@ try {
   for (const level of await page.evaluate(() => window.levels)) {
     // No larger than the level: the viewer does not zoom out beyond the whole slide.
     await page.setViewportSize({ width: Math.min(800, level.columns), height: Math.min(600, level.rows) })
-    const shown = await page.evaluate((columns) => window.showLevel(columns), level.columns)
+    const shown = await page
+      .evaluate((columns) => window.showLevel(columns), level.columns)
+      .catch((error) => messages.push(`level of ${level.columns} columns: ${error.message}`))
     const file = path.join(folder, `level-${level.columns}.png`)
     await page.screenshot({ path: file })
-    views.push({ level, file, ...shown })
+    views.push({ level, file, ...shown }) // without a rectangle when the level could not be shown
   }
   console.log(JSON.stringify({ views, messages, failed_requests: failedRequests, frames_of: framesOf }, null, 2))
 } finally {

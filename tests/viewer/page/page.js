@@ -33,8 +33,10 @@ const map = viewer.getMap()
 const view = map.getView()
 view.setRotation(0) // as stored: the viewer turns the slide by its orientation
 
+// A frame that the viewer's decoder refuses never completes: its worker dies without an answer.
 const settled = () =>
-  new Promise((resolve) => {
+  new Promise((resolve, reject) => {
+    setTimeout(() => reject(new Error('some frames were not shown within 30 s')), 30_000)
     map.once('rendercomplete', resolve)
     map.render()
   })
