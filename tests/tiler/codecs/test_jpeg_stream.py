@@ -3,11 +3,13 @@
 import contextlib
 import io
 import random
+from pathlib import Path
 
 import imagecodecs
 import numpy as np
 import pytest
 import simplejpeg
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -186,3 +188,18 @@ def test_damaged_streams_raise_corrupt_source_error_and_nothing_else() -> None:
         for read in (parse_jpeg, splicer.splice, lambda data: JpegSplicer(data, color="ycbcr")):
             with contextlib.suppress(CorruptSourceError):
                 read(bytes(damaged))
+
+
+def test_real_aperio_rgb_tiles_decode_as_their_container_says(shared: Path) -> None:
+    with tifffile.TiffFile(shared / "slides/real/CMU-1-Small-Region.svs") as tiff:
+        page = tiff.pages[0]
+        splicer = JpegSplicer(page.jpegtables, color="rgb")
+        expected = page.asarray()
+        for index in (0, 31, 60):
+            tiff.filehandle.seek(page.dataoffsets[index])
+            frame = splicer.splice(tiff.filehandle.read(page.databytecounts[index]))
+            row, column = index // 10 * 240, index % 10 * 240
+            assert dicom_format(parse_jpeg(frame), "rgb") == FrameFormat(BASELINE, "RGB", 3, 8, "ISO_10918_1")
+            decoded = simplejpeg.decode_jpeg(frame)
+            wanted = expected[row : row + 240, column : column + 240]
+            assert np.array_equal(decoded[: wanted.shape[0], : wanted.shape[1]], wanted)

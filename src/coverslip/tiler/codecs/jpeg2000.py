@@ -153,4 +153,4 @@ def _chroma_tables() -> tuple[Pixels, Pixels, Pixels, Pixels]:
 
     red = ((scaled(1.402) * chroma + half) >> 16).astype(np.int16)
     blue = ((scaled(1.772) * chroma + half) >> 16).astype(np.int16)
-    return red, -scaled(0.344136286) * chroma + half, -scaled(0.714136286) * chroma, blue
+    return red, -scaled(0.34414) * chroma + half, -scaled(0.71414) * chroma, blue
