@@ -7,7 +7,8 @@ from pathlib import Path
 
 from coverslip.converter.sources.aperio_description import AperioDescription, parse_description
 from coverslip.converter.sources.base import AssociatedImage, PixelSpacing, SlideMetadata, SourcePyramid
-from coverslip.converter.sources.tiff_source import PLAUSIBLE_UM, TiffSource, associated_image, open_levels
+from coverslip.converter.sources.spacing import plausible_spacing
+from coverslip.converter.sources.tiff_source import TiffSource, associated_image, open_levels
 from coverslip.converter.sources.tiff_structure import Compression, TagCode, TiffPage, TiffStructure
 from coverslip.errors import UnsupportedSourceError
 from coverslip.validators.report import Finding, Severity
@@ -58,8 +59,9 @@ def open_source(path: Path, structure: TiffStructure, background: tuple[int, int
 def _base_spacing(description: AperioDescription) -> tuple[PixelSpacing | None, list[Finding]]:
     """Return the spacing of the base; a finding instead of it where MPP is absent, no number or absurd."""
     mpp = description.number("MPP")
-    if mpp is not None and PLAUSIBLE_UM[0] <= mpp <= PLAUSIBLE_UM[1]:
-        return PixelSpacing(mpp / 1000, mpp / 1000, "Aperio MPP"), []
+    spacing = None if mpp is None else plausible_spacing(mpp, mpp, "Aperio MPP")
+    if spacing:
+        return spacing, []
     if "MPP" not in description.fields:
         problem = "no MPP in the image description"
     elif mpp is None:

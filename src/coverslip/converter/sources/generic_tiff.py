@@ -8,8 +8,9 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from coverslip.converter.sources.base import PixelSpacing, SlideMetadata, SourcePyramid
+from coverslip.converter.sources.spacing import plausible_spacing
 from coverslip.converter.sources.stored_tiles import unreadable_kind
-from coverslip.converter.sources.tiff_source import PLAUSIBLE_UM, TiffSource, open_levels
+from coverslip.converter.sources.tiff_source import TiffSource, open_levels
 from coverslip.converter.sources.tiff_structure import TagCode, TiffPage, TiffStructure
 from coverslip.errors import UnsupportedSourceError
 from coverslip.validators.report import Finding, Severity
@@ -83,14 +84,7 @@ def _resolution(page: TiffPage) -> PixelSpacing | None:
     across, down = page.rational(TagCode.X_RESOLUTION), page.rational(TagCode.Y_RESOLUTION)
     if not (unit_um and across and down):
         return None
-    return _plausible(unit_um / down, unit_um / across, "TIFF resolution")
-
-
-def _plausible(row_um: float, column_um: float, origin: str) -> PixelSpacing | None:
-    least, most = PLAUSIBLE_UM
-    if not (least <= row_um <= most and least <= column_um <= most):
-        return None
-    return PixelSpacing(row_um / 1000, column_um / 1000, origin)
+    return plausible_spacing(unit_um / down, unit_um / across, "TIFF resolution")
 
 
 def _ome_pixels(description: str) -> dict[str, str] | None:
@@ -133,7 +127,7 @@ def _ome_spacing(pixels: dict[str, str]) -> PixelSpacing | None:
         )
     except (KeyError, ValueError):
         return None
-    return _plausible(row_um, column_um, "OME PhysicalSize")
+    return plausible_spacing(row_um, column_um, "OME PhysicalSize")
 
 
 def _metadata(base: TiffPage) -> SlideMetadata:

@@ -16,8 +16,8 @@ import numpy as np
 from openslide import OpenSlide, OpenSlideError, OpenSlideUnsupportedFormatError, lowlevel
 
 from coverslip.converter.sources.base import AssociatedImage, PixelSpacing, SlideMetadata, SourcePyramid
+from coverslip.converter.sources.spacing import plausible_spacing, scaled_spacing
 from coverslip.converter.sources.stored_tiles import unreadable_kind
-from coverslip.converter.sources.tiff_source import PLAUSIBLE_UM
 from coverslip.converter.sources.tiff_structure import Compression, TiffStructure
 from coverslip.converter.sources.tile_region import repeat_edges
 from coverslip.errors import CorruptSourceError, UnsupportedSourceError
@@ -86,8 +86,6 @@ class OpenSlideLevel:
         (row, column, rows, columns) of the scanned area in pixels of the base.
     background : tuple of int
         RGB under what is transparent.
-    pixel_spacing : PixelSpacing or None
-        Of this level.
     compression : tuple
         Name, and Lossy Image Compression Method.
     stored_bytes : int
@@ -107,7 +105,6 @@ class OpenSlideLevel:
         area: tuple[int, int, int, int],
         *,
         background: tuple[int, int, int],
-        pixel_spacing: PixelSpacing | None,
         compression: tuple[str, str | None],
         stored_bytes: int,
     ) -> None:
@@ -118,7 +115,7 @@ class OpenSlideLevel:
         self.level_index = level_index
         level_rows, level_columns = (max(1, round(extent / self._downsample)) for extent in (rows, columns))
         self.grid = TileGrid(level_rows, level_columns, *_TILE)
-        self.pixel_spacing = pixel_spacing
+        self.pixel_spacing: PixelSpacing | None = None
         self.compression, self.lossy_method = compression
         self.stored_bytes = stored_bytes
 
@@ -305,27 +302,20 @@ def _levels(
             index,
             area,
             background=background,
-            pixel_spacing=None,
             compression=compression,
             stored_bytes=round(file_bytes * share / sum(shares)),
         )
-        if spacing:
-            grid = level.grid
-            level.pixel_spacing = PixelSpacing(
-                spacing.row_mm * (area[2] / grid.total_pixel_matrix_rows),
-                spacing.column_mm * (area[3] / grid.total_pixel_matrix_columns),
-                spacing.origin,
-            )
+        rows, columns = level.grid.total_pixel_matrix_rows, level.grid.total_pixel_matrix_columns
+        level.pixel_spacing = scaled_spacing(spacing, area[2] / rows, area[3] / columns)
         levels.append(level)
     return levels
 
 
 def _spacing(properties: Mapping[str, str]) -> PixelSpacing | None:
     row_um, column_um = _number(properties, "openslide.mpp-y"), _number(properties, "openslide.mpp-x")
-    least, most = PLAUSIBLE_UM
-    if row_um is None or column_um is None or not (least <= row_um <= most and least <= column_um <= most):
+    if row_um is None or column_um is None:
         return None
-    return PixelSpacing(row_um / 1000, column_um / 1000, "OpenSlide mpp")
+    return plausible_spacing(row_um, column_um, "OpenSlide mpp")
 
 
 def _scanned_area(properties: Mapping[str, str], dimensions: tuple[int, int]) -> tuple[int, int, int, int]:

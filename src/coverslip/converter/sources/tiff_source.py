@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from coverslip.converter.sources.base import AssociatedImage, PixelSpacing, SlideMetadata, SourcePyramid
+from coverslip.converter.sources.spacing import scaled_spacing
 from coverslip.converter.sources.stored_tiles import unreadable_kind
 from coverslip.converter.sources.tiff_level import TiffLevel
 from coverslip.converter.sources.tiff_structure import TiffPage, TiffStructure
@@ -16,10 +17,7 @@ from coverslip.errors import CorruptSourceError
 from coverslip.tiler.codecs.base import Pixels
 from coverslip.validators.report import Finding, Severity
 
-__all__ = ["PLAUSIBLE_UM", "TiffSource", "associated_image", "open_levels", "scaled_spacing"]
-
-PLAUSIBLE_UM = (0.02, 20.0)
-"""Least and greatest distance between pixel centres of a slide's base level that is believed, in micrometres."""
+__all__ = ["TiffSource", "associated_image", "open_levels"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +51,6 @@ class TiffSource:
         self.close()
 
 
-def scaled_spacing(base: PixelSpacing | None, base_page: TiffPage, page: TiffPage) -> PixelSpacing | None:
-    """Return the spacing of a level that shows the area of the base in fewer pixels."""
-    if base is None:
-        return None
-    return PixelSpacing(
-        base.row_mm * (base_page.rows / page.rows), base.column_mm * (base_page.columns / page.columns), base.origin
-    )
-
-
 def open_levels(
     structure: TiffStructure,
     pages: Sequence[TiffPage],
@@ -80,7 +69,7 @@ def open_levels(
             message = f"page of {page.rows} x {page.columns} is not smaller than the level above it and is left out"
             findings.append(Finding("source.level-order", Severity.WARNING, message, f"level {len(levels)}"))
             continue
-        spacing = scaled_spacing(base_spacing, pages[0], page)
+        spacing = scaled_spacing(base_spacing, pages[0].rows / page.rows, pages[0].columns / page.columns)
         try:
             level = TiffLevel(
                 structure, page, len(levels), background=background, pixel_spacing=spacing, history=history

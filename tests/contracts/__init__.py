@@ -1,0 +1,1 @@
+"""One conformance base class per seam."""
