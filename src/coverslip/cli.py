@@ -5,6 +5,7 @@ Nothing but click is loaded until a command runs, so that help and completion an
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -35,7 +36,7 @@ Examples:
   coverslip convert *.svs -o out --json > results.jsonl
   coverslip convert slide.svs -o out --include label,overview,thumbnail
   coverslip convert slide.tif -o out --mpp 0.25 --codec jpeg:90:444
-  coverslip convert slide.svs -o out --set PatientID=P1 --set ContainerIdentifier=S1
+  coverslip convert slide.svs -o out --set PatientID=P1 --set StudyID=E7
   coverslip convert slide.svs -o out --dry-run
   coverslip convert -o out -- -odd-name.svs
 """
@@ -54,16 +55,21 @@ def cli() -> None:
     """Convert whole slide images to multi-resolution DICOM, losslessly wherever their bytes allow.
 
     \b
-    Exit codes: 0 all well, 2 usage, 3 a slide cannot be converted, 4 encoding, 5 validation,
-    6 output or store, 7 catalog, 130 interrupted. With several slides: that of the worst.
+    Exit codes: 0 all well, 1 unexpected, 2 usage, 3 a slide cannot be read,
+    4 encoding, 5 validation, 6 output or store, 7 catalog, 130 interrupted.
+    With several slides: that of the worst.
     """  # noqa: D301 - click reads the backspace character
 
 
 def main() -> NoReturn:
     """Run the command line and exit."""
     signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a name must not end a batch.
+            stream.reconfigure(errors="backslashreplace")
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="coverslip", standalone_mode=False)
     except click.exceptions.Exit as stop:
         code = stop.exit_code
     except click.ClickException as error:
@@ -73,7 +79,7 @@ def main() -> NoReturn:
         click.echo("interrupted: nothing half-written was left", err=True)
         code = INTERRUPTED
     except CoverslipError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {_one_line(str(error))}", err=True)
         code = error.exit_code
     except BrokenPipeError:
         # The reader of our output is gone; Python would complain once more when it flushes.
@@ -92,11 +98,12 @@ def info(slide: Path, as_json: bool) -> None:
     try:
         description = describe_slide(slide)
     except CoverslipError as error:
-        click.echo(f"error: {display_name(slide)}: {error}", err=True)
+        _print_error(slide, error)
         raise click.exceptions.Exit(error.exit_code) from None
     if as_json:
-        click.echo(json.dumps(description, indent=2))
+        click.echo(json.dumps({"slide": os.fspath(slide), **description}, indent=2))
     else:
+        click.echo(display_name(slide))
         print_description(description)
 
 
@@ -163,10 +170,10 @@ def convert(slides: tuple[Path, ...], dry_run: bool, as_json: bool, **options: A
                 result = plan_conversion(request) if dry_run else convert_slide(request, on_pixels)
         except CoverslipError as error:
             worst = max(worst, error.exit_code)
-            click.echo(f"error: {display_name(slide)}: {error}", err=True)
+            _print_error(slide, error)
             if as_json:
                 failure = {"class": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
-                click.echo(json.dumps({"slide": display_name(slide), "status": "failed", "error": failure}))
+                click.echo(json.dumps({"slide": os.fspath(slide), "status": "failed", "error": failure}))
             continue
         if as_json:
             click.echo(json.dumps(_result_as_json(slide, result, dry_run)))
@@ -178,10 +185,19 @@ def convert(slides: tuple[Path, ...], dry_run: bool, as_json: bool, **options: A
 
 def display_name(path: Path) -> str:
     """Return a path on one line, whatever characters it holds."""
+    return _one_line(os.fsdecode(path))
+
+
+def _one_line(text: str) -> str:
+    """Return a text with line ends, control characters and undecodable bytes escaped."""
     return "".join(
-        character if character.isprintable() else character.encode("unicode_escape", "surrogateescape").decode("ascii")
-        for character in os.fsdecode(path).encode("utf-8", "backslashreplace").decode("utf-8")
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
     )
+
+
+def _print_error(slide: Path, error: CoverslipError) -> None:
+    click.echo(f"error: {display_name(slide)}: {_one_line(str(error))}", err=True)
 
 
 def _request_maker(options: dict[str, Any]) -> Callable[[Path], ConversionRequest]:
@@ -240,6 +256,8 @@ def _parse_mpp(text: str | None) -> tuple[float, float] | None:
         numbers = []
     if len(numbers) not in (1, 2) or not all(0.001 <= number <= 1000 for number in numbers):
         raise UsageError(f"--mpp {text}: wanted micrometres per pixel from 0.001 to 1000, e.g. 0.25 or 0.25,0.26")
+    if max(numbers) > 2 * min(numbers):
+        raise UsageError(f"--mpp {text}: pixels of {numbers[0]:g} x {numbers[-1]:g} µm; is the comma a decimal point?")
     return numbers[0] / 1000, numbers[-1] / 1000
 
 
@@ -283,7 +301,7 @@ def _result_as_json(slide: Path, result: ConversionResult, dry_run: bool) -> dic
     from coverslip.converter.result_file import series_as_json
 
     return {
-        "slide": display_name(slide),
+        "slide": os.fspath(slide),
         "status": _status(result, dry_run),
         "format": result.format_name,
         "source_sha256": result.source_sha256,
@@ -302,12 +320,13 @@ def _print_result(slide: Path, result: ConversionResult, dry_run: bool) -> None:
     """Print what was written, a line per instance, and the findings."""
     click.echo(f"{display_name(slide)}: {_status(result, dry_run)}")
     for series in result.series:
-        click.echo(f"  {series.folder}")
+        click.echo(f"  {display_name(series.folder)}")
         for instance in series.instances:
-            size = f", {instance.size_bytes / 1e6:.1f} MB" if instance.size_bytes is not None else ""
+            size = f", {instance.size_bytes / 1e6:.2f} MB" if instance.size_bytes is not None else ""
             click.echo(
                 f"    {instance.image_flavor.lower():9} {instance.total_pixel_matrix_columns} x "
-                f"{instance.total_pixel_matrix_rows}, {instance.number_of_frames} frames of "
+                f"{instance.total_pixel_matrix_rows}, {instance.number_of_frames} "
+                f"{'frame' if instance.number_of_frames == 1 else 'frames'} of "
                 f"{instance.columns} x {instance.rows}{size}: {instance.origin}"
             )
         for unused in series.unused_levels:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-__all__ = ["as_input_profile", "srgb_input_profile"]
+__all__ = ["as_input_profile", "profile_name", "srgb_input_profile"]
 
 _CLASS = slice(12, 16)
 _COLOR_SPACE = slice(16, 20)
@@ -42,6 +42,30 @@ def as_input_profile(profile: bytes) -> tuple[bytes | None, str | None]:
     changed[_CLASS] = b"scnr"
     changed[_PROFILE_ID] = bytes(16)  # an MD5 of the profile; all zero means not computed
     return bytes(changed), f"class {_text(device_class)} set to input class"
+
+
+def profile_name(profile: bytes) -> str | None:
+    """Return the profile description (ICC.1:2022, 9.2.41) of version 2 or 4, None if there is none to be read."""
+    try:
+        (count,) = struct.unpack_from(">I", profile, _HEADER_BYTES)
+        for index in range(min(count, 100)):
+            signature, offset, size = struct.unpack_from(">4sII", profile, _HEADER_BYTES + 4 + 12 * index)
+            if signature == b"desc":
+                return _read_text(profile[offset : offset + size])
+    except struct.error:
+        pass
+    return None
+
+
+def _read_text(element: bytes) -> str | None:
+    """Read a textDescriptionType (version 2) or the first text of a multiLocalizedUnicodeType (version 4)."""
+    if element[:4] == b"desc":
+        (length,) = struct.unpack_from(">I", element, 8)
+        return element[12 : 12 + length].split(b"\0")[0].decode("ascii", "replace").strip() or None
+    if element[:4] == b"mluc":
+        length, offset = struct.unpack_from(">II", element, 20)
+        return element[offset : offset + length].decode("utf-16-be", "replace").strip("\0 ") or None
+    return None
 
 
 def srgb_input_profile() -> bytes:
