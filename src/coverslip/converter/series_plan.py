@@ -317,6 +317,11 @@ def _plan_associated_image(image: AssociatedImage, base: InstancePlan, uid: Call
     resampled = image.name == "thumbnail"
     steps = ((codes.SPATIAL_RESAMPLING,) if resampled else ()) + ((codes.LOSSY_COMPRESSION,) if lossy else ())
     text = f"the slide's own {image.name}; {encoder.description}"
+    earlier: tuple[tuple[str, float], ...] = ()
+    if lossy and image.stored_bytes:
+        earlier = ((lossy, image.rows * image.columns * 3 / image.stored_bytes),)
+    elif lossy:
+        text += f"; before that lossy compression ({lossy}) of unknown ratio"
     return InstancePlan(
         sop_instance_uid=uid(flavor),
         image_type=("DERIVED" if steps else "ORIGINAL", "PRIMARY", flavor, "RESAMPLED" if resampled else "NONE"),
@@ -325,8 +330,7 @@ def _plan_associated_image(image: AssociatedImage, base: InstancePlan, uid: Call
         pixel_spacing_mm=spacing,
         reuses_frames=False,
         origin=text,
-        # The size of the stored strips is not part of the contract: the ratio of an unknown is 1.
-        earlier_lossy=((lossy, 1.0),) if lossy else (),
+        earlier_lossy=earlier,
         derivation=steps,
         derivation_description=text if steps else "",
         associated=image,

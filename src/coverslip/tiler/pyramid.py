@@ -23,6 +23,9 @@ _FAMILIES = {
 LARGEST_KEPT_TILE = 1024
 """Stored tiles larger than this, or not square, are cut anew unless they are reused bit for bit."""
 
+LARGEST_NATIVE_BYTES = 2**31 - 1
+"""Uncompressed stored frames are copied up to this size of an instance; stores refuse larger ones."""
+
 DEFAULT_TILE = 512
 """Tile size where the source has none worth keeping."""
 
@@ -139,7 +142,7 @@ class Pyramid:
 
 def default_codec(stored: StoredLevel) -> CodecOption:
     """Return the codec for what must be encoded when the user names none: never lossy unless the source is."""
-    if stored.lossy and stored.grid is not None:
+    if stored.lossy:
         return CodecOption("jpeg", lossless=False, quality=80, subsampling="420")
     return CodecOption("jpeg2000", lossless=True)
 
@@ -201,9 +204,17 @@ class _Planner:
         if wanted.tile_size is not None and (level.grid.rows, level.grid.columns) != (wanted.tile_size,) * 2:
             return False
         if wanted.codec is None:
-            return True
+            return level.frame_format.encapsulated or self.decoded_bytes(level) <= LARGEST_NATIVE_BYTES
         same_family = _FAMILIES.get(level.frame_format.transfer_syntax_uid) == wanted.codec.name
         return same_family and not (wanted.codec.lossless and level.frame_format.lossy_method)
+
+    @staticmethod
+    def decoded_bytes(level: StoredLevel) -> int:
+        """Return what the frames of a reusable level take uncompressed."""
+        grid, pixels = level.grid, level.frame_format
+        if pixels is None:
+            raise ValueError("the level has no frames that can be reused")
+        return grid.number_of_frames * grid.rows * grid.columns * pixels.samples_per_pixel * pixels.bits_allocated // 8
 
     def cut(self, grid: TileGrid) -> tuple[int, int]:
         """Return (rows, columns) of the tiles for frames that are encoded."""

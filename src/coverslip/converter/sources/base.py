@@ -151,6 +151,8 @@ class AssociatedImage:
         Returns (rows, columns, 3) uint8 RGB.
     lossy_method : str or None
         As in `SourceLevel`.
+    stored_bytes : int or None
+        What it takes in the file, if that is known.
     """
 
     name: str
@@ -158,6 +160,7 @@ class AssociatedImage:
     columns: int
     read: Callable[[], Pixels]
     lossy_method: str | None = None
+    stored_bytes: int | None = None
 
 
 class SlideSource(Protocol):

@@ -110,4 +110,5 @@ def associated_image(
         except CorruptSourceError as error:
             raise CorruptSourceError(f"{name} image: {error.reason}", byte_offset=error.byte_offset) from error
 
-    return AssociatedImage(name, rows, columns, read, lossy_method)
+    stored_bytes = int(page.segments()[1].sum())
+    return AssociatedImage(name, rows, columns, read, lossy_method, stored_bytes)
