@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from ctypes import POINTER, c_uint32
 from dataclasses import dataclass
 from datetime import datetime
@@ -189,7 +190,7 @@ class OpenSlideSource:
 
     path: Path
     files: Sequence[Path]
-    slide: OpenSlide
+    closing: ExitStack
     format_name: str
     format_title: str
     metadata: SlideMetadata
@@ -199,7 +200,7 @@ class OpenSlideSource:
 
     def close(self) -> None:
         """Close the slide; harmless if closed already."""
-        self.slide.close()
+        self.closing.close()
 
     def __enter__(self) -> Self:
         return self
@@ -271,6 +272,8 @@ def _describe(
     if colour:
         red, green, blue = bytes.fromhex(colour[1])
         background = (red, green, blue)
+    closing = ExitStack()  # an OpenSlide must not be closed twice, this may be
+    closing.callback(slide.close)
     files = _files(path, vendor)
     area = _scanned_area(properties, slide.dimensions)
     levels = _levels(slide, area, spacing, background, compression, sum(file.stat().st_size for file in files))
@@ -280,7 +283,7 @@ def _describe(
         stitched=vendor in _STITCHED or "openslide.region[1].x" in properties,
     )
     return OpenSlideSource(
-        path, files, slide, f"openslide-{vendor}", title, _metadata(slide, manufacturer), (pyramid,),
+        path, files, closing, f"openslide-{vendor}", title, _metadata(slide, manufacturer), (pyramid,),
         _associated_images(slide, background, compression[1]), tuple(findings),
     )  # fmt: skip
 

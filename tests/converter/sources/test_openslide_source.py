@@ -1,0 +1,152 @@
+"""Slides that only OpenSlide reads, against OpenSlide's own Pillow pictures."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import datetime
+
+import numpy as np
+import openslide
+import pytest
+import tifffile
+from tests.contracts.slide_source import SlideSourceContract
+
+from coverslip.converter.sources import open_slide
+from coverslip.converter.sources.openslide_source import _over_background
+from coverslip.errors import CorruptSourceError, UnsupportedSourceError
+
+# Name, format, manufacturer, levels, files, stitched.
+SLIDES = [
+    ("hamamatsu.ndpi", "openslide-hamamatsu", "Hamamatsu", 6, 1, False),
+    ("hamamatsu_norst.ndpi", "openslide-hamamatsu", "Hamamatsu", 6, 1, False),
+    ("huron.tif", "openslide-huron", "Huron", 3, 1, False),
+    ("leica.scn", "openslide-leica", "Leica", 2, 1, False),
+    ("mirax.mrxs", "openslide-mirax", "3DHISTECH", 3, 4, True),
+    ("philips.tiff", "openslide-philips", "PHILIPS", 4, 1, False),
+    ("trestle.tif", "openslide-trestle", "Trestle", 3, 1, True),
+    ("ventana.bif", "openslide-ventana", "Ventana", 3, 1, True),
+    ("ventana_nobif.tif", "openslide-ventana", "Ventana", 2, 1, True),
+    ("vms/slide.vms", "openslide-hamamatsu", "Hamamatsu", 6, 7, False),
+]
+BY_NAME = {slide[0]: slide for slide in SLIDES}
+
+
+class TestMirax(SlideSourceContract):
+    @pytest.fixture
+    def slide(self, shared):
+        return shared / "slides/synthetic/mirax.mrxs"
+
+    def test_a_blank_frame_decodes_to_the_background(self, source):
+        assert all(level.frame_format is None for level in source.pyramids[0].levels)
+
+
+class TestLeica(SlideSourceContract):
+    @pytest.fixture
+    def slide(self, shared):
+        return shared / "slides/synthetic/leica.scn"
+
+    def test_levels_are_cropped_to_the_bounds(self, source, slide):
+        # bounds 10000, 20000, 2048 x 1536; level 1 is a quarter
+        sizes = [
+            (level.grid.total_pixel_matrix_rows, level.grid.total_pixel_matrix_columns)
+            for level in source.pyramids[0].levels
+        ]
+        assert sizes == [(1536, 2048), (384, 512)]
+        with openslide.OpenSlide(slide) as other:
+            for level, (rows, columns) in zip(source.pyramids[0].levels, sizes, strict=True):
+                picture = other.read_region((10000, 20000), level.level_index, (columns, rows))
+                expected = np.asarray(picture)[..., :3]
+                assert np.array_equal(level.read_region(0, 0, rows, columns)[0], expected)
+
+    def test_origin_is_that_of_the_bounds(self, source):
+        # The canvas is 53130 pixels of 0.5 um wide.
+        assert source.pyramids[0].origin_mm == pytest.approx((20000 * 0.0005, (53130 - 10000) * 0.0005))
+
+    def test_metadata_are_those_of_the_vendor(self, source):
+        metadata = source.metadata
+        assert metadata.manufacturer_model_name == "Leica SCN400"
+        assert metadata.objective_lens_power == 20
+        assert metadata.objective_lens_numerical_aperture == 0.4
+        assert metadata.acquisition_datetime == datetime(2012, 1, 1)
+        assert metadata.identifying["leica.barcode"] == "BC123"
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_every_vendor_is_read_as_openslide_reads_it(shared, name):
+    _, format_name, manufacturer, level_count, file_count, stitched = BY_NAME[name]
+    path = shared / "slides/synthetic" / name
+    with open_slide(path) as source, openslide.OpenSlide(path) as other:
+        assert source.format_name == format_name
+        assert source.metadata.manufacturer == manufacturer
+        assert len(source.files) == file_count
+        pyramid = source.pyramids[0]
+        assert pyramid.stitched == stitched
+        assert len(pyramid.levels) == level_count
+        left = int(other.properties.get("openslide.bounds-x", 0))
+        top = int(other.properties.get("openslide.bounds-y", 0))
+        for level in pyramid.levels:
+            assert (level.compression, level.lossy_method) == ("JPEG", "ISO_10918_1")
+            rows, columns = level.grid.total_pixel_matrix_rows, level.grid.total_pixel_matrix_columns
+            expected = np.asarray(other.read_region((left, top), level.level_index, (columns, rows)))
+            assert expected[..., 3].min() == 255
+            assert np.array_equal(level.read_region(0, 0, rows, columns)[0], expected[..., :3])
+        for ours, theirs in (("label", "label"), ("overview", "macro"), ("thumbnail", "thumbnail")):
+            assert (ours in source.associated_images) == (theirs in other.associated_images)
+            if theirs in other.associated_images:
+                expected = np.asarray(other.associated_images[theirs])[..., :3]
+                assert np.array_equal(source.associated_images[ours].read(), expected)
+
+
+def test_premultiplied_colour_is_laid_over_the_background():
+    # opaque, transparent, and half covered by a colour already multiplied by its alpha
+    words = np.array([[0xFF102030, 0x00000000, 0x80402000]], np.uint32)
+    pixels = _over_background(words, np.array((200, 100, 255), np.uint16))
+    # 0x80 covers 128 of 255: 127 / 255 of the background shows
+    half = [0x40 + round(200 * 127 / 255), 0x20 + round(100 * 127 / 255), 0 + round(255 * 127 / 255)]
+    assert pixels.tolist() == [[[0x10, 0x20, 0x30], [200, 100, 255], half]]
+
+
+def test_outside_the_scanned_area_of_a_canvas_is_background(shared, tmp_path):
+    path = shared / "slides/synthetic/leica.scn"
+    with open_slide(path, background=(10, 20, 30)) as source:
+        level = source.pyramids[0].levels[0]
+        level._left, level._top = 0, 0
+        assert np.array_equal(level.read_region(0, 0, 4, 4)[0], np.full((4, 4, 3), (10, 20, 30)))
+
+
+def test_a_slide_that_tells_its_background_gets_it(shared):
+    with open_slide(shared / "slides/synthetic/trestle.tif", background=(1, 2, 3)) as source:
+        assert source.pyramids[0].levels[0]._background.tolist() == [0xF0, 0xF0, 0xF0]
+
+
+def test_a_slide_damaged_inside_is_corrupt_when_read(shared, tmp_path):
+    path = shutil.copyfile(shared / "slides/synthetic/philips.tiff", tmp_path / "slide.tiff")
+    path.chmod(0o644)
+    with tifffile.TiffFile(path) as tiff:
+        offset = tiff.pages[0].dataoffsets[0]
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(bytes(100))
+    with open_slide(path) as source, pytest.raises(CorruptSourceError, match="level 0: OpenSlide cannot read"):
+        source.pyramids[0].levels[0].read_region(0, 0, 1536, 2048)
+
+
+@pytest.mark.parametrize("name", ["RGB-8bit.czi", "mosaic_test.czi"])
+def test_a_slide_that_openslide_refuses_is_unsupported_with_its_reason(shared, name):
+    with pytest.raises(UnsupportedSourceError, match="Unrecognized subblock dimension"):
+        open_slide(shared / "slides/real" / name)
+
+
+def test_fluorescence_ndpi_is_read_as_the_rgb_it_holds(shared):
+    path = shared / "slides/real/fluorescence-DAPI.ndpi"
+    with open_slide(path) as source, openslide.OpenSlide(path) as other:
+        expected = np.asarray(other.read_region((1000, 2000), 0, (300, 200)))[..., :3]
+        assert np.array_equal(source.pyramids[0].levels[0].read_region(2000, 1000, 200, 300)[0], expected)
+        assert source.pyramids[0].levels[0].pixel_spacing.row_mm == pytest.approx(0.000228175, rel=1e-6)
+
+
+def test_a_file_of_no_vendor_under_a_vendors_name_is_unsupported(tmp_path):
+    path = tmp_path / "slide.mrxs"
+    path.write_bytes(b"\xff\xd8\xff\xd9")
+    with pytest.raises(UnsupportedSourceError, match="OpenSlide does not know"):
+        open_slide(path)

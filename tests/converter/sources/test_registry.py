@@ -1,0 +1,155 @@
+"""What `open_slide` makes of files that are slides, and of files that are none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from tests.factories.damage import truncate, write_empty, write_text
+
+from coverslip.converter.sources import open_slide, registry
+from coverslip.converter.sources.registry import FORMATS, SlideFormat
+from coverslip.errors import CorruptSourceError, MissingDependencyError, SourceError, UnsupportedSourceError
+
+BAD = {
+    "empty.svs": (UnsupportedSourceError, "the file is empty"),
+    "text.svs": (UnsupportedSourceError, "looks like a text file"),
+    "trunc_header.svs": (CorruptSourceError, "truncated"),
+    "trunc_half.svs": (CorruptSourceError, "truncated"),
+    "float32_tiled.tif": (UnsupportedSourceError, "floating point"),
+    "rgba_tiled.tif": (UnsupportedSourceError, "RGBA"),
+    "planar_tiled.tif": (UnsupportedSourceError, "separate colour planes"),
+    "ome_badxml.ome.tif": (UnsupportedSourceError, "does not parse"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_every_bad_shared_file_ends_in_its_error(shared, name):
+    kind, words = BAD[name]
+    with pytest.raises(kind, match=words) as caught:
+        open_slide(shared / "slides/bad" / name)
+    assert "\n" not in str(caught.value)
+    assert name not in str(caught.value)  # the caller names the file as the user did
+
+
+def test_the_bad_shared_files_that_open_say_what_is_wrong(shared):
+    with open_slide(shared / "slides/bad/no_mpp.svs") as source:
+        assert source.pyramids[0].levels[0].pixel_spacing is None
+    with open_slide(shared / "slides/bad/strip_noresolution.tif") as source:
+        assert [finding.rule for finding in source.findings] == ["source.spacing-unknown"]
+    with open_slide(shared / "slides/bad/corrupt_tile.svs") as source:
+        level = source.pyramids[0].levels[0]
+        with pytest.raises(CorruptSourceError, match=r"level 0, frame 65, byte offset 539442"):
+            level.read_region(0, 0, 2967, 2220)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"\xff\xd8\xff\xe0 picture", "JPEG picture"),
+        (b"\x89PNG\r\n\x1a\n", "PNG picture"),
+        (b"%PDF-1.7", "PDF"),
+        (b"PK\x03\x04....", "ZIP"),
+        (bytes(128) + b"DICM" + bytes(64), "DICOM"),
+        (bytes(range(256)), "unknown kind"),
+        ("schöne Grüße\n".encode(), "text file"),
+    ],
+)
+def test_a_file_that_is_no_slide_is_named_for_what_it_looks_like(tmp_path, data, words):
+    path = tmp_path / "file.svs"
+    path.write_bytes(data)
+    with pytest.raises(UnsupportedSourceError, match=words):
+        open_slide(path)
+
+
+def test_empty_and_text_are_told_from_slides(tmp_path):
+    path = tmp_path / "slide.svs"
+    write_empty(path)
+    with pytest.raises(UnsupportedSourceError, match="empty"):
+        open_slide(path)
+    write_text(path)
+    with pytest.raises(UnsupportedSourceError, match="text"):
+        open_slide(path)
+
+
+def test_a_slide_cut_in_its_header_is_corrupt(tmp_path, aperio_slide):
+    path = tmp_path / "slide.svs"
+    path.write_bytes(aperio_slide.read_bytes())
+    truncate(path, 6)
+    with pytest.raises(CorruptSourceError, match="header"):
+        open_slide(path)
+
+
+def test_a_directory_a_missing_file_and_a_pipe_are_source_errors(tmp_path):
+    with pytest.raises(SourceError, match="is a directory"):
+        open_slide(tmp_path)
+    with pytest.raises(SourceError, match="No such file"):
+        open_slide(tmp_path / "none.svs")
+    os.mkfifo(tmp_path / "pipe.svs")
+    with pytest.raises(SourceError, match="no regular file"):
+        open_slide(tmp_path / "pipe.svs")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads any file")
+def test_a_file_without_permission_is_a_source_error(tmp_path, aperio_slide):
+    path = tmp_path / "slide.svs"
+    path.write_bytes(aperio_slide.read_bytes())
+    path.chmod(0)
+    with pytest.raises(SourceError, match="Permission denied"):
+        open_slide(path)
+
+
+@pytest.mark.parametrize("name", ["a b.svs", "a\nb.svs", "🔬.svs", "-rf.svs", "no suffix"])
+def test_the_name_of_a_file_does_not_matter(tmp_path, aperio_slide, name):
+    path = tmp_path / name
+    path.write_bytes(aperio_slide.read_bytes())
+    with open_slide(str(path)) as source:
+        assert source.format_name == "aperio-svs"
+
+
+def test_a_nul_in_the_name_is_a_source_error():
+    with pytest.raises(SourceError, match="cannot be read"):
+        open_slide("a\0b.svs")
+
+
+def test_a_missing_library_is_named_with_its_install_command(tmp_path, aperio_slide, monkeypatch):
+    (tmp_path / "needy.py").write_text("import a_library_that_nobody_has\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    needy = SlideFormat("needy", "Needy", "needy", lambda _: True, "a_library_that_nobody_has", "pip install it")
+    monkeypatch.setattr(registry, "FORMATS", (needy,))
+    with pytest.raises(MissingDependencyError, match=r"a_library_that_nobody_has.*pip install it"):
+        open_slide(aperio_slide)
+
+
+def test_every_format_has_a_module_that_opens_it():
+    for slide_format in FORMATS:
+        module = __import__(slide_format.module, fromlist=["open_source"])
+        assert callable(module.open_source)
+
+
+def test_a_file_that_is_refused_is_closed(tmp_path):
+    path = tmp_path / "slide.svs"
+    path.write_bytes(bytes(range(200)))
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with pytest.raises(UnsupportedSourceError):
+        open_slide(path)
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_opening_an_aperio_slide_loads_no_library_that_is_slow_to_start(aperio_slide):
+    program = (
+        "import sys\n"
+        "from coverslip.converter.sources import open_slide\n"
+        "from coverslip.tiler.grid import TileAddress\n"
+        "with open_slide(sys.argv[1]) as source:\n"
+        "    level = source.pyramids[0].levels[0]\n"
+        "    level.decode_frame(level.read_frame(TileAddress(0, 0)), TileAddress(0, 0))\n"
+        "print([name for name in ('tifffile', 'imagecodecs', 'openslide', 'cv2', 'PIL') if name in sys.modules])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(aperio_slide)], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.strip() == "[]"
