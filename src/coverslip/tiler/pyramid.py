@@ -201,6 +201,9 @@ class _Planner:
         level, wanted = self.stored[index], self.options
         if level.frame_format is None or wanted.reencode:
             return False
+        if (level.grid.rows % 2 or level.grid.columns % 2) and wanted.levels not in ("native", 1):
+            # Tiles of odd size cannot be halved on their own.
+            return False
         if wanted.tile_size is not None and (level.grid.rows, level.grid.columns) != (wanted.tile_size,) * 2:
             return False
         if wanted.codec is None:
@@ -248,7 +251,7 @@ class _Planner:
             levels.append(self.derived(levels[-1], exponent) if match is None else self.from_stored(match))
             if match is not None:
                 del free[match]
-        return levels, [UnusedLevel(index, self.why_unused(index)) for index in self.unused(levels)]
+        return levels, [UnusedLevel(index, self.why_unused(index, len(levels))) for index in self.unused(levels)]
 
     def derived(self, larger: PyramidLevel, exponent: int) -> PyramidLevel:
         """Plan the level of half the size of `larger`, 2**`exponent` times smaller than the base."""
@@ -295,15 +298,18 @@ class _Planner:
         used = {level.stored_level_index for level in levels}
         return [index for index in range(len(self.stored)) if index not in used]
 
-    def why_unused(self, index: int) -> str:
-        """Say why a stored level is not written."""
+    def why_unused(self, index: int, count: int) -> str:
+        """Say why a stored level is not among the `count` levels written."""
         if self.options.regenerate:
             return "all levels are derived from the base"
         if not self.spacing_agrees(index):
             return "its stated spacing does not fit its size"
         base, grid = self.stored[0].grid, self.stored[index].grid
-        ratio = base.total_pixel_matrix_columns / grid.total_pixel_matrix_columns
-        exponent = max(0, round(ratio).bit_length() - 1)
-        if any(self.coincides(index, near) for near in (exponent, exponent + 1)):
-            return "it is beyond the levels wanted"
-        return f"its downsampling of {ratio:.4g} is not a power of two"
+        down = base.total_pixel_matrix_rows / grid.total_pixel_matrix_rows
+        across = base.total_pixel_matrix_columns / grid.total_pixel_matrix_columns
+        exponent = max(0, round(across).bit_length() - 1)
+        for near in (exponent, exponent + 1):
+            if self.coincides(index, near):
+                return "another stored level has its place" if near < count else "it is beyond the levels wanted"
+        ratio = f"{across:.4g}" if f"{down:.2g}" == f"{across:.2g}" else f"{down:.4g} down and {across:.4g} across"
+        return f"its downsampling of {ratio} is not a power of two"
