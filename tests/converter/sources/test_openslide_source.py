@@ -150,3 +150,29 @@ def test_a_file_of_no_vendor_under_a_vendors_name_is_unsupported(tmp_path):
     path.write_bytes(b"\xff\xd8\xff\xd9")
     with pytest.raises(UnsupportedSourceError, match="OpenSlide does not know"):
         open_slide(path)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "file_count", "compression", "lossy_method"),
+    [
+        ("cmu1-pyramid-1989*.dcm", 4, "JPEG", "ISO_10918_1"),
+        ("highdicom-sm_image.dcm", 1, "none", None),
+        ("wsi2dcm-jpeg2000.dcm", 1, "JPEG 2000", None),
+    ],
+)
+def test_dicom_made_elsewhere_is_read_with_all_files_of_its_series(
+    shared, pattern, file_count, compression, lossy_method
+):
+    (path,) = (shared / "slides/dicom").glob(pattern)
+    with open_slide(path) as source, openslide.OpenSlide(path) as other:
+        assert (source.format_name, len(source.files)) == ("openslide-dicom", file_count)
+        level = source.pyramids[0].levels[0]
+        assert (level.compression, level.lossy_method) == (compression, lossy_method)
+        columns, rows = other.dimensions
+        expected = np.asarray(other.read_region((0, 0), 0, (columns, rows)))[..., :3]
+        assert np.array_equal(level.read_region(0, 0, rows, columns)[0], expected)
+
+
+def test_dicom_that_is_no_rgb_slide_is_unsupported(shared):
+    with pytest.raises(UnsupportedSourceError, match="OpenSlide"):
+        open_slide(shared / "slides/dicom/highdicom-seg_image_sm_dots_tiled_full.dcm")

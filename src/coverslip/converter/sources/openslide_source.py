@@ -31,6 +31,7 @@ __all__ = ["OpenSlideLevel", "OpenSlideSource", "open_source"]
 _NOT_REUSABLE = "OpenSlide gives pixels, not the stored tiles"
 _TILE = (512, 512)
 _VENDORS = {
+    "dicom": ("DICOM WSI", None),
     "hamamatsu": ("Hamamatsu", "Hamamatsu"),
     "huron": ("Huron TIFF", "Huron"),
     "leica": ("Leica SCN", "Leica"),
@@ -54,22 +55,48 @@ _COMPRESSIONS: dict[int | str, tuple[str, str | None]] = {
     Compression.JPEG: ("JPEG", "ISO_10918_1"),
     Compression.APERIO_JPEG2000_YCBCR: ("JPEG 2000", "ISO_15444_1"),
     Compression.APERIO_JPEG2000_RGB: ("JPEG 2000", "ISO_15444_1"),
+    "1.2.840.10008.1.2.1": ("none", None),
+    "1.2.840.10008.1.2.4.50": ("JPEG", "ISO_10918_1"),
+    "1.2.840.10008.1.2.4.90": ("JPEG 2000", None),
+    "1.2.840.10008.1.2.4.91": ("JPEG 2000", "ISO_15444_1"),
     "hamamatsu": ("JPEG", "ISO_10918_1"),
     "mirax": ("JPEG", "ISO_10918_1"),
     "sakura": ("JPEG", "ISO_10918_1"),
 }
-"""Name and Lossy Image Compression Method, by TIFF compression, else by vendor."""
+"""Name and Lossy Image Compression Method, by TIFF compression, DICOM transfer syntax or vendor."""
 
 _ASSOCIATED = {"label": "label", "macro": "overview", "thumbnail": "thumbnail"}
-_MODELS = ("tiff.Model", "leica.device-model", "hamamatsu.Product", "ventana.ScannerModel")
-_SERIAL_NUMBERS = ("philips.DICOM_DEVICE_SERIAL_NUMBER", "hamamatsu.NDP.S/N", "ventana.UnitNumber")
-_SOFTWARE = ("tiff.Software", "leica.device-version", "ventana.BuildVersion", "mirax.GENERAL.SLIDE_VERSION")
-_DATES = ("philips.DICOM_ACQUISITION_DATETIME", "leica.creation-date", "mirax.GENERAL.SLIDE_CREATIONDATETIME",
-          "tiff.DateTime")  # fmt: skip
+_MODELS = (
+    "tiff.Model",
+    "dicom.ManufacturerModelName",
+    "leica.device-model",
+    "hamamatsu.Product",
+    "ventana.ScannerModel",
+)
+_SERIAL_NUMBERS = (
+    "philips.DICOM_DEVICE_SERIAL_NUMBER",
+    "hamamatsu.NDP.S/N",
+    "ventana.UnitNumber",
+    "dicom.DeviceSerialNumber",
+)
+_SOFTWARE = (
+    "tiff.Software",
+    "dicom.SoftwareVersions",
+    "leica.device-version",
+    "ventana.BuildVersion",
+    "mirax.GENERAL.SLIDE_VERSION",
+)
+_DATES = (
+    "dicom.AcquisitionDateTime",
+    "philips.DICOM_ACQUISITION_DATETIME",
+    "leica.creation-date",
+    "mirax.GENERAL.SLIDE_CREATIONDATETIME",
+    "tiff.DateTime",
+)
 _APERTURES = ("leica.aperture",)
 _IDENTIFYING = re.compile(
     r"barcode|name|user|label|title|reference|serial|s/n|unitnumber|_id$|slideid|patient|case|comment|description|"
-    r"artist|host|date|uuid",
+    r"artist|host|date|uuid|accession|study|birth|institution",
     re.IGNORECASE,
 )
 _DATE_TIME = re.compile(r"(\d{4})\D?(\d\d)\D?(\d\d)\D?(\d\d)\D?(\d\d)\D?(\d\d)")
@@ -258,9 +285,7 @@ def _describe(
     vendor = properties.get("openslide.vendor", "unknown")
     title, manufacturer = _VENDORS.get(vendor, (f"{vendor} (OpenSlide)", None))
     findings: list[Finding] = []
-    compression = _COMPRESSIONS.get(tiff_compression or vendor) or _COMPRESSIONS.get(vendor) or ("unknown", None)
-    if properties.get("mirax.LAYER_0_LEVEL_0_SECTION.IMAGE_FORMAT", "JPEG") != "JPEG":
-        compression = ("PNG or BMP", None)
+    compression = _compression(properties, tiff_compression, vendor)
     if compression[0] == "unknown":
         message = "how the tiles are compressed is not known: earlier lossy compression cannot be told"
         findings.append(Finding("source.compression-unknown", Severity.WARNING, message))
@@ -314,6 +339,16 @@ def _levels(
     return levels
 
 
+def _compression(properties: Mapping[str, str], tiff_compression: int | None, vendor: str) -> tuple[str, str | None]:
+    """Return the name of the compression, ``"unknown"`` if nothing tells, and the lossy method of all there was."""
+    if properties.get("mirax.LAYER_0_LEVEL_0_SECTION.IMAGE_FORMAT", "JPEG") != "JPEG":
+        return "PNG or BMP", None
+    keys = (tiff_compression, properties.get("dicom.TransferSyntaxUID"), vendor)
+    name, method = next((_COMPRESSIONS[key] for key in keys if key in _COMPRESSIONS), ("unknown", None))
+    history = _first(properties, ("dicom.LossyImageCompressionMethod", "dicom.LossyImageCompressionMethod[0]"))
+    return name, method or history
+
+
 def _spacing(properties: Mapping[str, str]) -> PixelSpacing | None:
     row_um, column_um = _number(properties, "openslide.mpp-y"), _number(properties, "openslide.mpp-x")
     if row_um is None or column_um is None:
@@ -350,7 +385,22 @@ def _files(path: Path, vendor: str) -> tuple[Path, ...]:
         values = re.findall(r"^[^=\r\n]+=(.+?)\s*$", path.read_text("utf-8", "replace"), re.MULTILINE)
         named = {path.parent / value for value in values if value and "/" not in value}
         others = sorted(file for file in named if file.is_file())
+    elif vendor == "dicom":
+        series = _series(path)
+        others = sorted(file for file in path.parent.iterdir() if file != path and _series(file) == series)
     return (path, *others)
+
+
+def _series(path: Path) -> str | None:
+    """Return the SeriesInstanceUID of a DICOM file, None if the file is no such."""
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        dataset = dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+    except (OSError, InvalidDicomError):
+        return None
+    return str(dataset.SeriesInstanceUID) if "SeriesInstanceUID" in dataset else None
 
 
 def _metadata(slide: OpenSlide, manufacturer: str | None) -> SlideMetadata:
@@ -359,7 +409,7 @@ def _metadata(slide: OpenSlide, manufacturer: str | None) -> SlideMetadata:
     power = _number(properties, "openslide.objective-power")
     aperture = next((number for name in _APERTURES if (number := _number(properties, name))), None)
     return SlideMetadata(
-        manufacturer=properties.get("tiff.Make") or manufacturer,
+        manufacturer=_first(properties, ("tiff.Make", "dicom.Manufacturer")) or manufacturer,
         manufacturer_model_name=_first(properties, _MODELS),
         device_serial_number=_first(properties, _SERIAL_NUMBERS),
         software_versions=(software,) if software else (),

@@ -111,6 +111,7 @@ def _is_vendor_file(evidence: Evidence) -> bool:
         evidence.path.suffix.lower() in (".mrxs", ".ndpi")
         or re.match(rb"\s*\[(Uncompressed )?Virtual Microscope Specimen\]", evidence.header) is not None
         or evidence.header.startswith((b"SQLite format 3\0", b"ZISRAWFILE"))
+        or evidence.header[128:132] == b"DICM"
     )
 
 
@@ -211,8 +212,6 @@ def _looks_like(header: bytes) -> str:
     for magic, words in _MAGIC:
         if header.startswith(magic):
             return words
-    if header[128:132] == b"DICM":
-        return "looks like a DICOM file"
     if header[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "looks like a TIFF file cut off in its header"
     if all(byte >= 32 or byte in b"\t\n\r\f" for byte in header):
