@@ -24,11 +24,12 @@ const browser = await chromium.launch({
 try {
   const page = await browser.newPage()
   page.setDefaultTimeout(60_000)
-  const messages = [] // errors and warnings of the console, and uncaught errors
+  const messages = [] // errors and warnings of the console, and uncaught errors, also those of the decoding workers
   const failedRequests = []
   const framesOf = {} // SOP Instance UID -> frames received
   page.on('console', (message) => {
-    if (['error', 'warning'].includes(message.type())) messages.push(`${message.type()}: ${message.text()}`)
+    const isAboutDriver = message.text().includes('GL Driver Message') // performance hints of some Chromium builds
+    if (['error', 'warning'].includes(message.type()) && !isAboutDriver) messages.push(message.text())
   })
   page.on('pageerror', (error) => messages.push(`uncaught: ${error.message}`))
   page.on('requestfailed', (request) => failedRequests.push(`${request.url()}: ${request.failure()?.errorText}`))
