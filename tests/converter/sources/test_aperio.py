@@ -244,6 +244,16 @@ def test_a_tile_of_another_size_is_refused(copy, tmp_path):
         source.pyramids[0].levels[0].read_frame(TileAddress(0, 1))
 
 
+def test_a_first_tile_that_is_no_jpeg_is_named_when_the_slide_is_opened(copy):
+    with tifffile.TiffFile(copy) as tiff:
+        target = tiff.pages[0].dataoffsets[0]
+    with copy.open("r+b") as file:
+        file.seek(target)
+        file.write(b"no jpeg")
+    with pytest.raises(CorruptSourceError, match=rf"level 0, frame 0, byte offset {target}: .*expected JPEG"):
+        open_slide(copy)
+
+
 def test_a_tile_that_is_no_jpeg_is_refused(copy):
     with tifffile.TiffFile(copy) as tiff:
         target = tiff.pages[0].dataoffsets[1]

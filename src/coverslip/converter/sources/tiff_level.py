@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coverslip.converter.sources.base import PixelSpacing
-from coverslip.converter.sources.stored_tiles import open_stored_tiles
+from coverslip.converter.sources.stored_tiles import StoredTiles, open_stored_tiles
 from coverslip.converter.sources.tiff_structure import TiffPage, TiffStructure
 from coverslip.converter.sources.tile_region import read_tiled_region
 from coverslip.errors import CorruptSourceError
@@ -56,8 +56,8 @@ class TiffLevel:
         stored_grid = TileGrid(page.rows, page.columns, page.segment_rows, page.segment_columns)
         self._stored_grid = stored_grid
         self._tile_columns = stored_grid.tile_columns
-        self._tiles = open_stored_tiles(page, self._first_stored())
         self.level_index = level_index
+        self._tiles = self._open_tiles(page)
         self.pixel_spacing = pixel_spacing
         self.grid = stored_grid if page.is_tiled else TileGrid(page.rows, page.columns, *_GRID_OF_STRIPS)
         self.frame_format = self._tiles.frame_format
@@ -195,11 +195,14 @@ class TiffLevel:
         beyond: NDArray[np.bool_] = (self._counts > size) | (self._offsets > size - np.minimum(self._counts, size))
         return beyond
 
-    def _first_stored(self) -> bytes | None:
-        """Return the first tile that the file holds whole."""
+    def _open_tiles(self, page: TiffPage) -> StoredTiles:
+        """Find out what the tiles are from the first that the file holds whole."""
         whole = ~(self._is_missing() | self._is_beyond())
         index = int(whole.argmax())
-        return self._read_stored(index) if whole[index] else None
+        try:
+            return open_stored_tiles(page, self._read_stored(index) if whole[index] else None)
+        except CorruptSourceError as error:
+            raise self._corrupt(error, index) from error
 
     def _corrupt(self, error: CorruptSourceError, index: int) -> CorruptSourceError:
         return CorruptSourceError(
