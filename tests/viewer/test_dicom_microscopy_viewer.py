@@ -87,7 +87,7 @@ def _show(converted: ConvertedSlide, node: str, chromium: str, screenshots: Path
     }
     with serve(converted.series, static) as url:
         command = [node, str(_HERE / "drive.mjs"), chromium, f"{url}/", str(screenshots)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     return report

@@ -36,7 +36,7 @@ view.setRotation(0) // as stored: the viewer turns the slide by its orientation
 // A frame that the viewer's decoder refuses never completes: its worker dies without an answer.
 const settled = () =>
   new Promise((resolve, reject) => {
-    setTimeout(() => reject(new Error('some frames were not shown within 30 s')), 30_000)
+    setTimeout(() => reject(new Error('some frames were not shown within 60 s')), 60_000)
     map.once('rendercomplete', resolve)
     map.render()
   })
