@@ -46,13 +46,14 @@ def _parse() -> argparse.Namespace:
 
 
 def _format(report: Report) -> str:
-    name = report.scenario.split()[0]
+    busy = f"; figures doubtful, load {report.load:.1f} before the first round" if report.load > 1 else ""
     lines = [
-        f"{report.scenario} Gpix: {SCENARIOS[name].about}; {report.slide.stat().st_size / 1e6:.0f} MB",
-        f"  {'':24}{'wall s':>8}{'min':>8}{'CPU s':>8}{'peak MB':>9}{'output MB':>11}",
+        f"{report.scenario}: {SCENARIOS[report.scenario].about}",
+        f"  {report.size} Gpix, {report.slide.stat().st_size / 1e6:.0f} MB{busy}",
+        f"  {'':30}{'wall s':>8}{'min':>8}{'CPU s':>8}{'peak MB':>9}{'output MB':>11}",
     ]
     lines += [
-        f"  {name:24}{series.wall_s:8.2f}{series.wall_min_s:8.2f}{series.cpu_s:8.2f}"
+        f"  {name:30}{series.wall_s:8.2f}{series.wall_min_s:8.2f}{series.cpu_s:8.2f}"
         f"{series.peak_mb:9.0f}{series.output_mb:11.1f}"
         for name, series in report.series.items()
     ]
@@ -68,6 +69,8 @@ def _format(report: Report) -> str:
 def _as_json(report: Report) -> dict[str, object]:
     return {
         "scenario": report.scenario,
+        "gigapixels": float(report.size),
+        "load_before": report.load,
         "slide": report.slide.name,
         "runs": {name: [asdict(each) for each in series.runs] for name, series in report.series.items()},
         "promises": [{**asdict(promise), "kept": promise.kept} for promise in report.promises],
