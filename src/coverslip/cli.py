@@ -81,9 +81,11 @@ def main() -> NoReturn:
     except CoverslipError as error:
         click.echo(f"error: {_one_line(str(error))}", err=True)
         code = error.exit_code
-    except BrokenPipeError:
-        # The reader of our output is gone; Python would complain once more when it flushes.
+    except OSError as error:
+        # Every other one has been told already. Python would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            click.echo(f"error: standard output cannot be written: {error.strerror}", err=True)
         code = 1
     sys.exit(code or 0)
 
@@ -97,7 +99,8 @@ def info(slide: Path, as_json: bool) -> None:
 
     try:
         description = describe_slide(slide)
-    except CoverslipError as error:
+    except Exception as caught:  # noqa: BLE001 - the last place to tell it in one line
+        error = _as_coverslip_error(caught)
         _print_error(slide, error)
         raise click.exceptions.Exit(error.exit_code) from None
     if as_json:
@@ -168,7 +171,8 @@ def convert(slides: tuple[Path, ...], dry_run: bool, as_json: bool, **options: A
             with _progress_bar(slide) as on_pixels:
                 request = make_request(slide)
                 result = plan_conversion(request) if dry_run else convert_slide(request, on_pixels)
-        except CoverslipError as error:
+        except Exception as caught:  # noqa: BLE001 - no slide may stop the others
+            error = _as_coverslip_error(caught)
             worst = max(worst, error.exit_code)
             _print_error(slide, error)
             if as_json:
@@ -194,6 +198,19 @@ def _one_line(text: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
+
+
+def _as_coverslip_error(error: Exception) -> CoverslipError:
+    """Return an error as it is told: one that nobody foresaw without its text, which may come from the slide."""
+    if isinstance(error, CoverslipError):
+        return error
+    if isinstance(error, MemoryError):
+        return CoverslipError("the memory does not suffice; --workers 1 and a smaller --memory take less")
+    import traceback
+
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(place.filename).name}, line {place.lineno}"
+    return CoverslipError(f"unexpected {type(error).__name__} in {where}: a fault of coverslip, please report it")
 
 
 def _print_error(slide: Path, error: CoverslipError) -> None:

@@ -18,7 +18,7 @@ from coverslip.converter.result_file import is_complete, write_result_file
 from coverslip.converter.series_plan import InstancePlan, SeriesPlan, associated_encoder, plan_series
 from coverslip.converter.sources import open_slide
 from coverslip.converter.staging import publish_folder, remove_abandoned_work, staged_folder
-from coverslip.errors import SourceError, StoreError, ValidationFailedError
+from coverslip.errors import CorruptSourceError, SourceError, StoreError, ValidationFailedError
 from coverslip.tiler.encode import FrameRun, Workload, encode_pyramid
 from coverslip.validators.report import Finding, Severity
 
@@ -49,37 +49,42 @@ def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], No
         Nothing is left behind under a final name.
     """
     clock = _Clock()
-    with open_slide(request.path) as source:
+    with _io_errors(SourceError, "slide cannot be read"), open_slide(request.path) as source:
         before = _fingerprint(source)
         clock.lap("open")
         digest = _digest_while_loading(source.files)
         clock.lap("digest")
         plans = [plan_series(source, index, request, digest) for index in range(len(source.pyramids))]
         progress = _Progress(sum(plan.work_pixels() for plan in plans), on_pixels)
-        remove_abandoned_work(request.output)
         series = []
-        for plan in plans:
-            if plan.folder.exists() and not request.overwrite:
-                series.append(_accept_existing(plan))
-                continue
-            with staged_folder(request.output) as staged, _named_io_errors():
-                result = _write_series(staged, source, plan, request, progress)
-                clock.lap("write")
-                if _fingerprint(source) != before:
-                    raise SourceError("the slide was changed while it was being converted")
-                write_result_file(staged, result, source, digest, clock.laps)
-                publish_folder(staged, plan.folder, overwrite=request.overwrite)
-                series.append(result)
-        return ConversionResult(source.format_name, digest, _size(source), tuple(series), clock.laps)
+        with _io_errors(StoreError, "series cannot be written"):
+            remove_abandoned_work(request.output)
+            for plan in plans:
+                if plan.folder.exists() and not request.overwrite:
+                    series.append(_accept_existing(plan))
+                    continue
+                with staged_folder(request.output) as staged:
+                    try:
+                        result = _write_series(staged, source, plan, request, progress)
+                    except CorruptSourceError:
+                        _require_unchanged(source, before)  # the better explanation
+                        raise
+                    _require_unchanged(source, before)
+                    clock.lap("write")
+                    write_result_file(staged, result, source, digest, clock.laps)
+                    if not publish_folder(staged, plan.folder, overwrite=request.overwrite):
+                        result = _accept_existing(plan)  # made by another run meanwhile
+                    series.append(result)
+        return ConversionResult(source.format_name, digest, _size(before), tuple(series), clock.laps)
 
 
 def plan_conversion(request: ConversionRequest) -> ConversionResult:
     """Say what `convert_slide` would write, without writing anything."""
-    with open_slide(request.path) as source:
+    with _io_errors(SourceError, "slide cannot be read"), open_slide(request.path) as source:
         digest = _digest_files(source.files)
         plans = [plan_series(source, index, request, digest) for index in range(len(source.pyramids))]
         series = tuple(plan.result([instance.result() for instance in plan.instances]) for plan in plans)
-        return ConversionResult(source.format_name, digest, _size(source), series)
+        return ConversionResult(source.format_name, digest, _size(_fingerprint(source)), series)
 
 
 def _accept_existing(plan: SeriesPlan) -> SeriesResult:
@@ -91,7 +96,7 @@ def _accept_existing(plan: SeriesPlan) -> SeriesResult:
         If what is there is not whole.
     """
     if not is_complete(plan.folder, [instance.result().file_name for instance in plan.instances]):
-        raise StoreError(f"{plan.folder} is there but not whole; --overwrite replaces it")
+        raise StoreError(f"{plan.folder} is there but not whole, expected a complete series; --overwrite replaces it")
     return plan.result([instance.result() for instance in plan.instances], already_there=True)
 
 
@@ -217,21 +222,26 @@ def _digest_file(path: Path) -> hashlib._Hash:
 
 
 def _fingerprint(source: SlideSource) -> list[tuple[int, int, int]]:
-    """Return what changes when a file is written to or replaced."""
+    """Return what changes when a file is written to or replaced, its size first."""
     try:
-        return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, source.files)]
+        return [(stat.st_size, stat.st_ino, stat.st_mtime_ns) for stat in map(os.stat, source.files)]
     except OSError as error:
         raise SourceError(f"the slide's files can no longer be read: {error.strerror}") from error
 
 
+def _require_unchanged(source: SlideSource, before: list[tuple[int, int, int]]) -> None:
+    if _fingerprint(source) != before:
+        raise SourceError("the slide was changed while it was being converted, expected a file at rest")
+
+
+def _size(fingerprint: list[tuple[int, int, int]]) -> int:
+    return sum(size for size, _inode, _time in fingerprint)
+
+
 @contextmanager
-def _named_io_errors() -> Iterator[None]:
-    """Turn what the system says while a series is written into an error of ours."""
+def _io_errors(kind: type[SourceError | StoreError], what: str) -> Iterator[None]:
+    """Turn what the system refuses into an error of ours."""
     try:
         yield
     except OSError as error:
-        raise StoreError(f"series cannot be written: {error.strerror}") from error
-
-
-def _size(source: SlideSource) -> int:
-    return sum(path.stat().st_size for path in source.files)
+        raise kind(f"{what}: {error.strerror or type(error).__name__}") from error

@@ -130,9 +130,8 @@ def plan_series(source: SlideSource, pyramid_index: int, request: ConversionRequ
     findings = list(source.findings)
     spacing = base_spacing(source_pyramid, request)
     if spacing is None:
-        raise MissingMetadataError(
-            "the slide states no pixel spacing that can be trusted; supply micrometres per pixel with --mpp"
-        )
+        reasons = [finding.message for finding in findings if finding.rule == "source.spacing-unknown"]
+        raise MissingMetadataError(f"{(reasons or ["no pixel spacing"])[0]}; supply micrometres per pixel with --mpp")
     spacing_mm = (round(spacing.row_mm, _SPACING_DECIMALS), round(spacing.column_mm, _SPACING_DECIMALS))
     stored = [stored_level(level) for level in source_pyramid.levels]
     pyramid = plan_pyramid(stored, spacing_mm, request.pyramid)

@@ -6,6 +6,7 @@ import re
 from datetime import datetime
 from pathlib import Path
 from xml.etree import ElementTree as ET
+from xml.parsers.expat import ErrorString
 
 from coverslip.converter.sources.base import PixelSpacing, SlideMetadata, SourcePyramid
 from coverslip.converter.sources.spacing import plausible_spacing
@@ -101,7 +102,9 @@ def _ome_pixels(description: str) -> dict[str, str] | None:
         # Bytes, as the text may declare an encoding of its own. Expat itself limits how far entities expand.
         root = ET.fromstring(description.encode())  # noqa: S314
     except ET.ParseError as error:
-        raise UnsupportedSourceError(f"OME-TIFF whose OME-XML does not parse: {error}") from error
+        raise UnsupportedSourceError(
+            f"OME-TIFF whose OME-XML does not parse: {ErrorString(error.code)} in line {error.position[0]}"
+        ) from error
     found = root.findall(".//{*}Pixels")
     if len(found) != 1:
         raise UnsupportedSourceError(f"OME-TIFF of {len(found)} images, which is not read yet; one is")
@@ -111,11 +114,17 @@ def _ome_pixels(description: str) -> dict[str, str] | None:
     sizes = [pixels.get(name, "1") for name in ("SizeZ", "SizeT")]
     sample_type = pixels.get("Type", "unknown")
     if sample_type != "uint8" or sizes != ["1", "1"] or pixels.get("SizeC") != "3" or samples not in (["3"], []):
+        count, planes, points, kind = map(_known_word, (pixels.get("SizeC", "?"), *sizes, sample_type))
         raise UnsupportedSourceError(
-            f"OME-TIFF of {pixels.get('SizeC')} samples in {len(channels)} channels, {sizes[0]} focal planes and "
-            f"{sizes[1]} time points of {sample_type}, which is not read yet; one 8-bit RGB plane is"
+            f"OME-TIFF of {count} samples in {len(channels)} channels, {planes} focal planes and "
+            f"{points} time points of {kind}, which is not read yet; one 8-bit RGB plane is"
         )
     return pixels
+
+
+def _known_word(text: str) -> str:
+    """Return a number or the name of a sample type, "?" for what no message may repeat."""
+    return text if re.fullmatch(r"\d{1,9}|u?int\d\d?|float|double|(double-)?complex|bit", text) else "?"
 
 
 def _ome_spacing(pixels: dict[str, str]) -> PixelSpacing | None:
