@@ -155,6 +155,12 @@ def test_info_says_why_a_level_is_not_used(tmp_path: Path) -> None:
     assert "level 1 is not used: its downsampling of 3 is not a power of two" in run("info", tmp_path / "a.svs").stdout
 
 
+def test_info_says_why_stored_frames_are_not_reused(tmp_path: Path) -> None:
+    write_aperio_svs(tmp_path / "a.svs", tile=255)
+    levels = json.loads(run("info", tmp_path / "a.svs", "--json").stdout)["regions"][0]["conversion"]["levels"]
+    assert levels[0]["reencoded_because"] == "tiles of odd size cannot be halved one by one"
+
+
 def test_info_shows_no_text_that_may_identify(tmp_path: Path) -> None:
     fields = {**FIELDS, "User": "jane-doe", "Filename": "case-4711", "Barcode": "B-0815", "ScanScope ID": "SS99887"}
     write_aperio_svs(tmp_path / "a.svs", fields=fields)

@@ -117,7 +117,10 @@ def _describe_level(level: SourceLevel, base: SourceLevel) -> dict[str, Any]:
 def _describe_planned(
     volume: InstanceResult, stored_level_index: int | None, levels: Sequence[SourceLevel]
 ) -> dict[str, Any]:
-    reason = None if stored_level_index is None else levels[stored_level_index].not_reusable
+    reason = None
+    if stored_level_index is not None and not volume.reuses_frames:
+        # With the default options all that could be reused is, but for what no level can be derived from.
+        reason = levels[stored_level_index].not_reusable or "tiles of odd size cannot be halved one by one"
     return {
         "total_pixel_matrix_rows": volume.total_pixel_matrix_rows,
         "total_pixel_matrix_columns": volume.total_pixel_matrix_columns,

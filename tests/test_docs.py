@@ -1,0 +1,69 @@
+"""What the documentation lists is what there is."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import pytest
+
+from coverslip import errors
+from coverslip.cli import cli
+from coverslip.converter.request import InstanceResult
+
+ROOT = Path(__file__).resolve().parents[1]
+TREES = [ast.parse(path.read_bytes()) for path in (ROOT / "src").rglob("*.py")]
+
+
+def calls_of_finding() -> Iterator[ast.Call]:
+    for tree in TREES:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding":
+                yield node
+
+
+def finding_rules() -> set[str]:
+    """Rules given to Finding, and all other texts of the same form that may reach it through a variable."""
+    given = {call.args[0].value for call in calls_of_finding() if isinstance(call.args[0], ast.Constant)}
+    groups = "|".join({str(rule).partition(".")[0] for rule in given})
+    form = re.compile(rf"(?:{groups})\.[a-z0-9]+(?:-[a-z0-9]+)*")
+    texts = {node.value for tree in TREES for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    return {text for text in texts if isinstance(text, str) and form.fullmatch(text)}
+
+
+def test_findings_page_lists_every_rule_and_no_other() -> None:
+    listed = re.findall(r"^\| `([a-z0-9.-]+)` \|", (ROOT / "docs/findings.md").read_text(), re.MULTILINE)
+    assert listed == sorted(finding_rules())
+
+
+@pytest.mark.parametrize("name", ["convert", "info"])
+def test_every_option_of_a_command_is_named_in_its_documentation(name: str) -> None:
+    text = (ROOT / ("docs/convert.md" if name == "convert" else "README.md")).read_text()
+    for parameter in cli.commands[name].params:
+        if isinstance(parameter, click.Option):
+            for option in parameter.opts:
+                assert f"`{option}`" in text, f"{option} is not in the documentation of {name}"
+
+
+def test_documentation_names_no_option_that_is_not_there() -> None:
+    options = {option for command in cli.commands.values() for one in command.params for option in one.opts}
+    options |= {"--help", "--version"}
+    named = set(re.findall(r"`(--[a-z-]+)", (ROOT / "docs/convert.md").read_text()))
+    assert named <= options
+
+
+def test_every_field_of_an_instance_in_the_result_file_is_explained() -> None:
+    text = (ROOT / "docs/convert.md").read_text()
+    for field in fields(InstanceResult):
+        assert f"`{field.name}`" in text
+
+
+def test_readme_lists_every_exit_code() -> None:
+    section = (ROOT / "README.md").read_text().partition("## Exit codes")[2].partition("##")[0]
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)}
+    classes = [value for value in vars(errors).values() if isinstance(value, type)]
+    assert {value.exit_code for value in classes} | {0, 130, 143} == listed
