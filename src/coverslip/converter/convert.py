@@ -20,7 +20,6 @@ from coverslip.converter.sources import open_slide
 from coverslip.converter.staging import publish_folder, remove_abandoned_work, staged_folder
 from coverslip.errors import CorruptSourceError, SourceError, StoreError, ValidationFailedError
 from coverslip.tiler.encode import FrameRun, Workload, encode_pyramid
-from coverslip.validators.report import Finding, Severity
 
 if TYPE_CHECKING:
     from coverslip.converter.instance_writer import InstanceWriter
@@ -120,7 +119,7 @@ def _write_series(
         raise ValidationFailedError(f"{len(results)} instances complete, expected {len(plan.instances)}")
     missing = workload.missing_tiles
     results = [replace(result, missing_tiles=missing.get(index, 0)) for index, result in enumerate(results)]
-    return plan.result(results, _findings_of_work(workload))
+    return plan.result(results)
 
 
 def _associated_frames(plan: SeriesPlan) -> Iterator[FrameRun]:
@@ -152,19 +151,6 @@ def _finish(writer: InstanceWriter, instance: InstancePlan) -> InstanceResult:
         md5=md5_of_file(file.path),
         frames_sha256=file.frames_sha256,
     )
-
-
-def _findings_of_work(workload: Workload) -> list[Finding]:
-    """Return what was met while the tiles were read."""
-    return [
-        Finding(
-            "source.missing-tile",
-            Severity.WARNING,
-            f"{count} tiles are missing in the slide: written as blank frames",
-            f"level {index}",
-        )
-        for index, count in sorted(workload.missing_tiles.items())
-    ]
 
 
 class _Clock:

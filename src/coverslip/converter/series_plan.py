@@ -22,6 +22,7 @@ from coverslip.validators.report import Finding, Severity
 
 __all__ = ["InstancePlan", "SeriesPlan", "base_spacing", "plan_series", "stored_level"]
 
+JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 ASSOCIATED_IMAGES = ("thumbnail", "overview", "label")
 _SPACING_DECIMALS = 12
 """Spacing in mm is rounded to these, so that it and its multiples by powers of two are exact Decimal Strings."""
@@ -92,9 +93,7 @@ class SeriesPlan:
         grids = [level.grid for level in self.pyramid.levels if level.stored_level_index is not None]
         return sum(grid.number_of_frames * grid.rows * grid.columns for grid in grids)
 
-    def result(
-        self, instances: Sequence[InstanceResult], findings: Sequence[Finding] = (), *, already_there: bool = False
-    ) -> SeriesResult:
+    def result(self, instances: Sequence[InstanceResult], *, already_there: bool = False) -> SeriesResult:
         """Return the result with what has become of its instances."""
         unused = tuple(f"level {level.stored_level_index}: {level.reason}" for level in self.pyramid.unused_levels)
         return SeriesResult(
@@ -103,7 +102,7 @@ class SeriesPlan:
             self.folder,
             tuple(instances),
             unused,
-            (*self.findings, *findings),
+            self.findings,
             already_there,
         )
 
@@ -131,7 +130,7 @@ def plan_series(source: SlideSource, pyramid_index: int, request: ConversionRequ
     spacing = base_spacing(source_pyramid, request)
     if spacing is None:
         reasons = [finding.message for finding in findings if finding.rule == "source.spacing-unknown"]
-        raise MissingMetadataError(f"{(reasons or ["no pixel spacing"])[0]}; supply micrometres per pixel with --mpp")
+        raise MissingMetadataError(f"{(reasons or ['no pixel spacing'])[0]}; supply micrometres per pixel with --mpp")
     spacing_mm = (round(spacing.row_mm, _SPACING_DECIMALS), round(spacing.column_mm, _SPACING_DECIMALS))
     stored = [stored_level(level) for level in source_pyramid.levels]
     pyramid = plan_pyramid(stored, spacing_mm, request.pyramid)
@@ -364,13 +363,20 @@ def _note_what_is_absent(source: SlideSource, pyramid: SourcePyramid, findings: 
 
 
 def _note_unusual_frames(instances: Sequence[InstancePlan], findings: list[Finding]) -> None:
-    """Add a finding for frames that some readers refuse."""
-    for instance in instances:
-        pixels = instance.frame_format
-        if pixels.photometric_interpretation == "YBR_FULL_422" and pixels.lossy_method != "ISO_10918_1":
-            message = (
-                "JPEG 2000 frames hold YCbCr without a component transform: kept bit for bit as YBR_FULL_422, which"
-                " OpenSlide refuses; --reencode writes frames that it reads"
-            )
-            findings.append(Finding("frames.ycbcr-jpeg2000", Severity.WARNING, message, "", "C.7.6.3.1.2"))
-            break
+    """Add findings for frames that some readers refuse or show wrongly."""
+    volumes = [instance.frame_format for instance in instances if instance.associated is None]
+    if any(
+        one.photometric_interpretation == "YBR_FULL_422" and one.transfer_syntax_uid in JPEG_2000 for one in volumes
+    ):
+        message = (
+            "JPEG 2000 frames hold YCbCr without a component transform, kept bit for bit as YBR_FULL_422: OpenSlide"
+            " refuses them, dicom-microscopy-viewer and Slim show them in wrong colours; --reencode writes frames that"
+            " all of them read"
+        )
+        findings.append(Finding("frames.ycbcr-jpeg2000", Severity.WARNING, message, "", "PS3.5 8.2.4"))
+    if any(not one.encapsulated for one in volumes):
+        message = (
+            "uncompressed frames: dicom-microscopy-viewer and Slim tell the compression from a frame's first and last"
+            " bytes, and leave a frame blank whose pixels happen to look compressed"
+        )
+        findings.append(Finding("frames.uncompressed", Severity.INFO, message))

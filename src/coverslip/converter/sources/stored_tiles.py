@@ -22,10 +22,6 @@ _EOI = b"\xff\xd9"
 _JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 _IN_STRIPS = "pixels are stored in strips, not in tiles"
 _JPEG2000 = "1.2.840.10008.1.2.4.91"
-_YBR_JPEG2000 = (
-    "source.ybr-jpeg2000",
-    "JPEG 2000 tiles of untransformed YCbCr components are YBR_FULL_422 as stored: OpenSlide refuses such frames",
-)
 _NAMES: dict[int, str] = {
     Compression.NONE: "none",
     Compression.LZW: "LZW",
@@ -66,8 +62,6 @@ class StoredTiles:
         As in `SourceLevel`.
     sample_frame : bytes
         One of the frames, for making more of the same kind.
-    remark : tuple of str, optional
-        Rule and message of a finding about frames of this kind.
     """
 
     compression: str
@@ -78,7 +72,6 @@ class StoredTiles:
     to_frame: Callable[[bytes], bytes] = bytes
     lossy_method: str | None = None
     sample_frame: bytes = b""
-    remark: tuple[str, str] | None = None
 
 
 def unreadable_kind(page: TiffPage) -> str | None:
@@ -242,7 +235,6 @@ def _jpeg2000_tiles(page: TiffPage, sample: bytes) -> StoredTiles:
         to_frame=to_frame,
         lossy_method=None if header.reversible else "ISO_15444_1",
         sample_frame=to_frame(sample) if reusable else b"",
-        remark=_YBR_JPEG2000 if reusable and ycbcr else None,
     )
 
 

@@ -94,9 +94,6 @@ class TiffLevel:
         place = f"level {self.level_index}"
         total = self._stored_grid.number_of_frames
         findings = []
-        if self._tiles.remark:
-            rule, message = self._tiles.remark
-            findings.append(Finding(rule, Severity.WARNING, message, place))
         if missing.size:
             message = f"{missing.size} of {total} tiles are not in the file and are written as background"
             findings.append(Finding("source.missing-tile", Severity.WARNING, message, place))
