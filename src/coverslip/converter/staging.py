@@ -72,7 +72,8 @@ def _claim_work(staging: Path) -> tuple[Path, int]:
         except OSError as error:
             if lock is not None:
                 os.close(lock)
-            if not attempts_left or not isinstance(error, FileNotFoundError):
+            # Path.mkdir takes a folder that vanishes while it looks for a file of that name.
+            if not attempts_left or not isinstance(error, (FileNotFoundError, FileExistsError)):
                 raise
     raise AssertionError("the last attempt returns or raises")
 
@@ -129,7 +130,11 @@ def remove_abandoned_work(output: Path) -> int:
     """Remove what runs that were killed have left in the staging area, and return how many there were."""
     removed = 0
     staging = output / STAGING_FOLDER
-    for work in staging.iterdir() if staging.is_dir() else ():
+    try:
+        found = list(staging.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        found = []
+    for work in found:
         try:
             lock = os.open(work / _LOCK, os.O_RDWR)
         except OSError:
