@@ -35,13 +35,13 @@ def start_holder(output: Path) -> subprocess.Popen[str]:
     return process
 
 
-def write_series(output: Path, final: Path, *, overwrite: bool = False, error: BaseException | None = None) -> None:
-    """Stage one file and publish it, or fail on the way."""
+def write_series(output: Path, final: Path, *, overwrite: bool = False, error: BaseException | None = None) -> bool:
+    """Stage one file and publish it, or fail on the way; say whether it was published."""
     with staged_folder(output) as folder:
         (folder / "new.dcm").write_bytes(b"new")
         if error is not None:
             raise error
-        publish_folder(folder, final, overwrite=overwrite)
+        return publish_folder(folder, final, overwrite=overwrite)
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def importable(monkeypatch: pytest.MonkeyPatch):
 
 def test_nothing_is_left_when_all_goes_well(tmp_path: Path):
     final = tmp_path / "study" / "series"
-    write_series(tmp_path, final)
+    assert write_series(tmp_path, final)
     assert [path.relative_to(tmp_path) for path in sorted(tmp_path.rglob("*"))] == [
         Path("study"),
         Path("study/series"),
@@ -119,8 +119,7 @@ def test_published_folder_is_never_replaced_unasked(tmp_path: Path):
     final = tmp_path / "study" / "series"
     final.mkdir(parents=True)
     (final / "old.dcm").write_bytes(b"old")
-    with pytest.raises(StoreError, match="final folder"):
-        write_series(tmp_path, final)
+    assert not write_series(tmp_path, final)
     assert [path.name for path in final.iterdir()] == ["old.dcm"]
 
 
@@ -128,7 +127,7 @@ def test_published_folder_is_replaced_whole_when_asked(tmp_path: Path):
     final = tmp_path / "study" / "series"
     final.mkdir(parents=True)
     (final / "old.dcm").write_bytes(b"old")
-    write_series(tmp_path, final, overwrite=True)
+    assert write_series(tmp_path, final, overwrite=True)
     assert [path.name for path in final.iterdir()] == ["new.dcm"]
     assert [path.name for path in tmp_path.iterdir()] == ["study"]
 
