@@ -377,7 +377,7 @@ def _add_geometry(ds: Dataset, series: SeriesDescription) -> None:
     ]
     ds.TotalPixelMatrixFocalPlanes = series.focal_planes
     ds.NumberOfOpticalPaths = len(series.optical_paths)
-    ds.FocusMethod = "AUTO"
+    ds.FocusMethod = series.metadata.focus_method
     ds.ExtendedDepthOfField = "NO"
     ds.RecommendedAbsentPixelCIELabValue = WHITE_CIELAB
 

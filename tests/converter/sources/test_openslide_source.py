@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from datetime import datetime
+from datetime import UTC, datetime
 
 import numpy as np
 import openslide
@@ -67,7 +67,7 @@ class TestLeica(SlideSourceContract):
         assert metadata.manufacturer_model_name == "Leica SCN400"
         assert metadata.objective_lens_power == 20
         assert metadata.objective_lens_numerical_aperture == 0.4
-        assert metadata.acquisition_datetime == datetime(2012, 1, 1)
+        assert metadata.acquisition_datetime == datetime(2012, 1, 1, tzinfo=UTC)
         assert metadata.identifying["leica.barcode"] == "BC123"
 
 

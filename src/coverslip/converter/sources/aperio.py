@@ -11,6 +11,7 @@ from coverslip.converter.sources.spacing import plausible_spacing
 from coverslip.converter.sources.tiff_source import TiffSource, associated_image, open_levels
 from coverslip.converter.sources.tiff_structure import Compression, TagCode, TiffPage, TiffStructure
 from coverslip.errors import UnsupportedSourceError
+from coverslip.metadata_maps.vendor_table import load_vendor
 from coverslip.validators.report import Finding, Severity
 
 __all__ = ["open_source"]
@@ -104,16 +105,19 @@ def _origin(description: AperioDescription, overview_width_mm: float | None) -> 
 
 
 def _metadata(description: AperioDescription, base: TiffPage, overview_width_mm: float | None) -> SlideMetadata:
-    fields = description.fields
-    power = description.number("AppMag")
+    fields = {**description.fields, "ImageDescription": description.text}
+    table = load_vendor("aperio")
+    model = table.text("ManufacturerModelName", fields)
     return SlideMetadata(
-        manufacturer="Leica Biosystems" if "Leica" in description.header else "Aperio",
-        manufacturer_model_name=fields.get("ScannerType") or ("ScanScope" if "ScanScope ID" in fields else None),
-        device_serial_number=fields.get("ScanScope ID") or None,
+        manufacturer="Leica Biosystems" if "Leica" in description.header else table.manufacturer,
+        manufacturer_model_name=model or ("ScanScope" if "ScanScope ID" in fields else None),
+        device_serial_number=table.text("DeviceSerialNumber", fields),
         software_versions=description.software_versions,
-        objective_lens_power=power if power is not None and 0 < power <= 200 else None,
+        objective_lens_power=table.lens_power(fields),
         acquisition_datetime=description.acquisition_datetime,
         icc_profile=base.data(TagCode.ICC_PROFILE) or None,
         overview_origin_mm=(_SLIDE_WIDTH_MM, overview_width_mm) if overview_width_mm else None,
+        focus_method=table.focus_method,
+        restricted=table.restricted(fields),
         identifying=description.identifying,
     )

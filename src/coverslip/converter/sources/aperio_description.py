@@ -5,19 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
+
+from coverslip.metadata_maps.vendor_table import load_vendor, parse_zone
 
 __all__ = ["AperioDescription", "parse_description"]
 
-# Fields whose text may name a person, a case or a machine.
-_IDENTIFYING = re.compile(
-    r"file ?name|user|operator|title|scanscope id|image ?id|barcode|patient|case|accession|slide|date|time$",
-    re.IGNORECASE,
-)
+_TABLE = load_vendor("aperio")
 _SOFTWARE = re.compile(r"(?:^|;)\s*(Aperio[^\r\n;|]*?)\s*(?=[\r\n;|]|$)")
 _DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})$")
 _TIME = re.compile(r"(\d{1,2}):(\d{2}):(\d{2})$")
-_ZONE = re.compile(r"(?:GMT|UTC)?([+-])(\d{2}):?(\d{2})$")
 _KIND = re.compile(r"[\r\n]\s*(label|macro)\b", re.IGNORECASE)
 
 
@@ -50,26 +47,21 @@ class AperioDescription:
     @property
     def acquisition_datetime(self) -> datetime | None:
         """Date and Time, with Time Zone if it is given; None unless both are whole."""
-        date = _DATE.match(self.fields.get("Date", ""))
-        time = _TIME.match(self.fields.get("Time", ""))
-        zone = _ZONE.match(self.fields.get("Time Zone", ""))
+        date = _DATE.match(_TABLE.text("AcquisitionDate", self.fields) or "")
+        time = _TIME.match(_TABLE.text("AcquisitionTime", self.fields) or "")
         if not date or not time:
             return None
         year = int(date[3]) + (2000 if len(date[3]) == 2 else 0)
         try:
             moment = datetime(year, int(date[1]), int(date[2]), int(time[1]), int(time[2]), int(time[3]))
-            if zone:
-                offset = timedelta(hours=int(zone[2]), minutes=int(zone[3])) * (-1 if zone[1] == "-" else 1)
-                moment = moment.replace(tzinfo=timezone(offset))
         except ValueError:
             return None
-        return moment
+        return moment.replace(tzinfo=parse_zone(_TABLE.text("TimezoneOffsetFromUTC", self.fields) or ""))
 
     @property
     def identifying(self) -> dict[str, str]:
         """Fields that may identify a person or a slide, and the whole text."""
-        named = {name: text for name, text in self.fields.items() if text and _IDENTIFYING.search(name)}
-        return named | {"ImageDescription": self.text}
+        return _TABLE.identifying_fields({**self.fields, "ImageDescription": self.text})
 
     def number(self, name: str) -> float | None:
         """Return a field as a number, with a decimal point or comma; None if it is absent or no number."""

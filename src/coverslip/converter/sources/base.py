@@ -72,6 +72,10 @@ class SlideMetadata:
     icc_profile: bytes | None = None
     overview_origin_mm: tuple[float, float] | None = None
     """(X, Y) offset of the total pixel matrix in the slide coordinate system (PS3.3 C.8.12.2)."""
+    focus_method: str = "AUTO"
+    """Focus Method (PS3.3 C.8.12.4)."""
+    restricted: Mapping[str, str] = field(default_factory=dict)
+    """DICOM keyword to text that is written only if a de-identification policy asks for it."""
     identifying: Mapping[str, str] = field(default_factory=dict)
 
 

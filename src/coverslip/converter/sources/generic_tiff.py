@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from pathlib import Path
 from xml.etree import ElementTree as ET
 from xml.parsers.expat import ErrorString
@@ -14,11 +13,21 @@ from coverslip.converter.sources.stored_tiles import unreadable_kind
 from coverslip.converter.sources.tiff_source import TiffSource, open_levels
 from coverslip.converter.sources.tiff_structure import TagCode, TiffPage, TiffStructure
 from coverslip.errors import UnsupportedSourceError
+from coverslip.metadata_maps.vendor_table import load_vendor
 from coverslip.validators.report import Finding, Severity
 
 __all__ = ["open_source"]
 
-_IDENTIFYING = (TagCode.IMAGE_DESCRIPTION, TagCode.DOCUMENT_NAME, TagCode.ARTIST, TagCode.HOST_COMPUTER)
+_PROPERTIES = {
+    "tiff.ImageDescription": TagCode.IMAGE_DESCRIPTION,
+    "tiff.DocumentName": TagCode.DOCUMENT_NAME,
+    "tiff.Make": TagCode.MAKE,
+    "tiff.Model": TagCode.MODEL,
+    "tiff.Software": TagCode.SOFTWARE,
+    "tiff.DateTime": TagCode.DATE_TIME,
+    "tiff.Artist": TagCode.ARTIST,
+    "tiff.HostComputer": TagCode.HOST_COMPUTER,
+}
 _UM_PER_UNIT = {2: 25400.0, 3: 10000.0}
 _OME_UNITS_UM = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 0.001, "mm": 1000.0, "cm": 10000.0}
 
@@ -140,21 +149,16 @@ def _ome_spacing(pixels: dict[str, str]) -> PixelSpacing | None:
 
 
 def _metadata(base: TiffPage) -> SlideMetadata:
-    software = base.text(TagCode.SOFTWARE).strip()
+    properties = {name: base.text(tag) for name, tag in _PROPERTIES.items()}
+    table = load_vendor("generic")
+    software = table.text("SoftwareVersions", properties)
     return SlideMetadata(
-        manufacturer=base.text(TagCode.MAKE).strip() or None,
-        manufacturer_model_name=base.text(TagCode.MODEL).strip() or None,
+        manufacturer=table.text("Manufacturer", properties),
+        manufacturer_model_name=table.text("ManufacturerModelName", properties),
         software_versions=(software,) if software else (),
-        acquisition_datetime=_date_time(base.text(TagCode.DATE_TIME)),
+        acquisition_datetime=table.acquisition_datetime(properties),
         icc_profile=base.data(TagCode.ICC_PROFILE) or None,
-        identifying={tag.name: base.text(tag) for tag in _IDENTIFYING if base.text(tag)},
+        focus_method=table.focus_method,
+        restricted=table.restricted(properties),
+        identifying=table.identifying_fields(properties),
     )
-
-
-def _date_time(text: str) -> datetime | None:
-    """Read ``YYYY:MM:DD HH:MM:SS`` (TIFF 6.0, section 8)."""
-    parts = re.fullmatch(r"(\d{4}):(\d\d):(\d\d) (\d\d):(\d\d):(\d\d)", text.strip())
-    try:
-        return datetime(*map(int, parts.groups())) if parts else None  # type: ignore[arg-type]
-    except ValueError:
-        return None

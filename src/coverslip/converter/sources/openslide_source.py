@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from ctypes import POINTER, c_uint32
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,6 +21,7 @@ from coverslip.converter.sources.stored_tiles import unreadable_kind
 from coverslip.converter.sources.tiff_structure import Compression, TiffStructure
 from coverslip.converter.sources.tile_region import repeat_edges
 from coverslip.errors import CorruptSourceError, UnsupportedSourceError
+from coverslip.metadata_maps.vendor_table import VendorTable, load_vendor
 from coverslip.tiler.codecs.base import FrameFormat, Pixels
 from coverslip.tiler.grid import TileAddress, TileGrid
 from coverslip.validators.report import Finding, Severity
@@ -30,20 +30,6 @@ __all__ = ["OpenSlideLevel", "OpenSlideSource", "open_source"]
 
 _NOT_REUSABLE = "OpenSlide gives pixels, not the stored tiles"
 _TILE = (512, 512)
-_VENDORS = {
-    "dicom": ("DICOM WSI", None),
-    "hamamatsu": ("Hamamatsu", "Hamamatsu"),
-    "huron": ("Huron TIFF", "Huron"),
-    "leica": ("Leica SCN", "Leica"),
-    "mirax": ("MIRAX", "3DHISTECH"),
-    "philips": ("Philips TIFF", "PHILIPS"),
-    "sakura": ("Sakura SVSLIDE", "Sakura"),
-    "trestle": ("Trestle TIFF", "Trestle"),
-    "ventana": ("Ventana BIF", "Ventana"),
-    "zeiss": ("Zeiss CZI", "Zeiss"),
-}
-"""Title of the format and manufacturer, by OpenSlide's name of the vendor."""
-
 _STITCHED = frozenset({"mirax", "trestle", "ventana", "zeiss"})
 """Vendors whose tiles may overlap; OpenSlide lays them over each other."""
 
@@ -66,40 +52,6 @@ _COMPRESSIONS: dict[int | str, tuple[str, str | None]] = {
 """Name and Lossy Image Compression Method, by TIFF compression, DICOM transfer syntax or vendor."""
 
 _ASSOCIATED = {"label": "label", "macro": "overview", "thumbnail": "thumbnail"}
-_MODELS = (
-    "tiff.Model",
-    "dicom.ManufacturerModelName",
-    "leica.device-model",
-    "hamamatsu.Product",
-    "ventana.ScannerModel",
-)
-_SERIAL_NUMBERS = (
-    "philips.DICOM_DEVICE_SERIAL_NUMBER",
-    "hamamatsu.NDP.S/N",
-    "ventana.UnitNumber",
-    "dicom.DeviceSerialNumber",
-)
-_SOFTWARE = (
-    "tiff.Software",
-    "dicom.SoftwareVersions",
-    "leica.device-version",
-    "ventana.BuildVersion",
-    "mirax.GENERAL.SLIDE_VERSION",
-)
-_DATES = (
-    "dicom.AcquisitionDateTime",
-    "philips.DICOM_ACQUISITION_DATETIME",
-    "leica.creation-date",
-    "mirax.GENERAL.SLIDE_CREATIONDATETIME",
-    "tiff.DateTime",
-)
-_APERTURES = ("leica.aperture",)
-_IDENTIFYING = re.compile(
-    r"barcode|name|user|label|title|reference|serial|s/n|unitnumber|_id$|slideid|patient|case|comment|description|"
-    r"artist|host|date|uuid|accession|study|birth|institution",
-    re.IGNORECASE,
-)
-_DATE_TIME = re.compile(r"(\d{4})\D?(\d\d)\D?(\d\d)\D?(\d\d)\D?(\d\d)\D?(\d\d)")
 
 
 class OpenSlideLevel:
@@ -283,17 +235,18 @@ def _describe(
 ) -> OpenSlideSource:
     properties = slide.properties
     vendor = properties.get("openslide.vendor", "unknown")
-    title, manufacturer = _VENDORS.get(vendor, (f"{vendor} (OpenSlide)", None))
+    table = load_vendor(vendor)
+    title = table.title or f"{vendor} (OpenSlide)"
     findings: list[Finding] = []
     compression = _compression(properties, tiff_compression, vendor)
     if compression[0] == "unknown":
         message = "how the tiles are compressed is not known: earlier lossy compression cannot be told"
         findings.append(Finding("source.compression-unknown", Severity.WARNING, message))
-    spacing = _spacing(properties)
+    spacing = _spacing(properties, table)
     if spacing is None:
         message = "the slide states no pixel spacing that is a slide's: it is unknown and must be given"
         findings.append(Finding("source.spacing-unknown", Severity.WARNING, message))
-    colour = re.fullmatch(r"#?([0-9A-Fa-f]{6})", properties.get("openslide.background-color", ""))
+    colour = re.fullmatch(r"#?([0-9A-Fa-f]{6})", table.text("Background", properties) or "")
     if colour:
         red, green, blue = bytes.fromhex(colour[1])
         background = (red, green, blue)
@@ -308,7 +261,7 @@ def _describe(
         stitched=vendor in _STITCHED or "openslide.region[1].x" in properties,
     )
     return OpenSlideSource(
-        path, files, closing, f"openslide-{vendor}", title, _metadata(slide, manufacturer), (pyramid,),
+        path, files, closing, f"openslide-{vendor}", title, _metadata(slide, table), (pyramid,),
         _associated_images(slide, background, compression[1]), tuple(findings),
     )  # fmt: skip
 
@@ -349,9 +302,10 @@ def _compression(properties: Mapping[str, str], tiff_compression: int | None, ve
     return name, method or history
 
 
-def _spacing(properties: Mapping[str, str]) -> PixelSpacing | None:
-    row_um, column_um = _number(properties, "openslide.mpp-y"), _number(properties, "openslide.mpp-x")
-    if row_um is None or column_um is None:
+def _spacing(properties: Mapping[str, str], table: VendorTable) -> PixelSpacing | None:
+    try:
+        row_um, column_um = (float(properties[name]) for name in table.fields["PixelSpacing"])
+    except (KeyError, ValueError):
         return None
     return plausible_spacing(row_um, column_um, "OpenSlide mpp")
 
@@ -403,21 +357,21 @@ def _series(path: Path) -> str | None:
     return str(dataset.SeriesInstanceUID) if "SeriesInstanceUID" in dataset else None
 
 
-def _metadata(slide: OpenSlide, manufacturer: str | None) -> SlideMetadata:
+def _metadata(slide: OpenSlide, table: VendorTable) -> SlideMetadata:
     properties = slide.properties
-    software = _first(properties, _SOFTWARE)
-    power = _number(properties, "openslide.objective-power")
-    aperture = next((number for name in _APERTURES if (number := _number(properties, name))), None)
+    software = table.text("SoftwareVersions", properties)
     return SlideMetadata(
-        manufacturer=_first(properties, ("tiff.Make", "dicom.Manufacturer")) or manufacturer,
-        manufacturer_model_name=_first(properties, _MODELS),
-        device_serial_number=_first(properties, _SERIAL_NUMBERS),
+        manufacturer=table.text("Manufacturer", properties) or table.manufacturer,
+        manufacturer_model_name=table.text("ManufacturerModelName", properties),
+        device_serial_number=table.text("DeviceSerialNumber", properties),
         software_versions=(software,) if software else (),
-        objective_lens_power=power if power is not None and 0 < power <= 200 else None,
-        objective_lens_numerical_aperture=aperture,
-        acquisition_datetime=_date_time(_first(properties, _DATES) or ""),
+        objective_lens_power=table.lens_power(properties),
+        objective_lens_numerical_aperture=table.number("ObjectiveLensNumericalAperture", properties) or None,
+        acquisition_datetime=table.acquisition_datetime(properties),
         icc_profile=lowlevel.read_icc_profile(slide._osr),  # noqa: SLF001
-        identifying={name: text for name, text in properties.items() if text and _IDENTIFYING.search(name)},
+        focus_method=table.focus_method,
+        restricted=table.restricted(properties),
+        identifying=table.identifying_fields(properties),
     )
 
 
@@ -442,21 +396,6 @@ def _associated_images(
 
 def _first(properties: Mapping[str, str], names: Sequence[str]) -> str | None:
     return next((properties[name] for name in names if properties.get(name)), None)
-
-
-def _number(properties: Mapping[str, str], name: str) -> float | None:
-    try:
-        return float(properties[name].replace(",", "."))
-    except (KeyError, ValueError):
-        return None
-
-
-def _date_time(text: str) -> datetime | None:
-    parts = _DATE_TIME.match(text)
-    try:
-        return datetime(*map(int, parts.groups())) if parts else None  # type: ignore[arg-type]
-    except ValueError:
-        return None
 
 
 def _one_line(error: Exception) -> str:
