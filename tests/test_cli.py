@@ -57,6 +57,10 @@ def test_version_is_that_of_the_package() -> None:
         (("convert", "a.svs", "-o", "out", "--mpp", "1,25"), "is the comma a decimal point?"),
         (("convert", "a.svs", "-o", "out", "--set", "PatientID"), "--set PatientID: wanted KEYWORD=VALUE"),
         (("convert", "a.svs", "-o", "out", "--set", "Rows=3"), "--set Rows: this attribute follows from the slide"),
+        (
+            ("convert", "a.svs", "-o", "out", "--set", "ContainerIdentifier="),
+            "--set ContainerIdentifier: needs a value",
+        ),
         (("convert", "a.svs", "-o", "out", "--memory", "lots"), "--memory lots: wanted a size"),
         (("convert", "a.svs", "-o", "out", "--uid-root", "1.02"), "none with a leading zero"),
     ],
@@ -112,6 +116,17 @@ def test_json_gives_one_object_per_slide_and_line_with_the_name_as_it_was_given(
 def test_a_second_run_says_that_the_series_is_already_there(tmp_path: Path, aperio_slide: Path) -> None:
     runs = [run("convert", aperio_slide, "-o", "out", "--json", cwd=tmp_path) for _ in range(2)]
     assert [json.loads(done.stdout)["status"] for done in runs] == ["converted", "already there"]
+
+
+def test_each_fact_is_one_finding(tmp_path: Path) -> None:
+    write_aperio_svs(tmp_path / "a.svs", compression="j2k-33003", missing_tiles=[(0, 0, 1)])
+
+    def rules(*options: str) -> list[str]:
+        series = json.loads(run("convert", tmp_path / "a.svs", "-o", tmp_path, "--json", *options).stdout)["series"][0]
+        return [finding["rule"] for finding in series["findings"]]
+
+    assert rules() == ["source.missing-tile", "color.no-profile", "frames.ycbcr-jpeg2000"]
+    assert rules("--reencode") == ["source.missing-tile", "color.no-profile"]
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, aperio_slide: Path) -> None:

@@ -77,6 +77,23 @@ _COMPUTED_KEYWORDS = frozenset(
         "VolumetricProperties",
     )
 )
+_NEVER_EMPTY = frozenset(
+    (
+        "StudyInstanceUID",
+        "FrameOfReferenceUID",
+        "PositionReferenceIndicator",
+        "ContainerIdentifier",
+        "SpecimenIdentifier",
+        "AcquisitionDateTime",
+        "ContentDate",
+        "ContentTime",
+        "Manufacturer",
+        "ManufacturerModelName",
+        "DeviceSerialNumber",
+        "SoftwareVersions",
+    )
+)
+"""Type 1 attributes that the user may set."""
 _NUMBERS: Mapping[str, type[int | float]] = {
     **dict.fromkeys((VR.SS, VR.SL, VR.SV, VR.US, VR.UL, VR.UV), int),
     **dict.fromkeys((VR.FL, VR.FD), float),
@@ -171,7 +188,8 @@ def check_attributes(attributes: Mapping[str, str]) -> None:
     Raises
     ------
     UsageError
-        If a keyword is not in the data dictionary, is computed from the pixels, or the value does not fit its VR.
+        If a keyword is not in the data dictionary, is computed from the pixels, or the value does not fit its VR or is
+        empty where it must not be.
     """
     for keyword, text in attributes.items():
         _set_attribute(Dataset(), keyword, text)
@@ -425,6 +443,8 @@ def _set_attribute(ds: Dataset, keyword: str, text: str) -> None:
         raise UsageError(f"--set {keyword}: this attribute follows from the slide and cannot be set")
     else:
         targets = [ds]
+    if keyword in _NEVER_EMPTY and not text.strip():
+        raise UsageError(f"--set {keyword}: needs a value")
     vr = dictionary_VR(tag)
     value = _parse_value(keyword, vr, text)
     try:

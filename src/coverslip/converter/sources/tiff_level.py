@@ -88,7 +88,7 @@ class TiffLevel:
 
     @property
     def findings(self) -> list[Finding]:
-        """Remarks about the tiles: missing ones, ones past the end of the file, what the codec has to say."""
+        """Remarks about the tiles: missing ones and ones past the end of the file."""
         missing = np.flatnonzero(self._is_missing())
         beyond = np.flatnonzero(self._is_beyond() & ~self._is_missing())
         place = f"level {self.level_index}"
