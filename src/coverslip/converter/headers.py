@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -72,6 +73,15 @@ def open_writers(
             grid.number_of_frames,
             grid.rows * grid.columns * pixels.samples_per_pixel * pixels.bits_allocated // 8,
             request.offset_table,
+            expected_lengths=_expected_lengths(plan, number - 1),
         )
         writers.append(stack.enter_context(writer))
     return writers
+
+
+def _expected_lengths(plan: SeriesPlan, index: int) -> Sequence[int] | None:
+    """Return the frame lengths of an instance whose stored frames are copied, if its source can tell them."""
+    if not plan.instances[index].reuses_frames:
+        return None
+    stored = plan.pyramid.levels[index].stored_level_index
+    return None if stored is None else plan.source_pyramid.levels[stored].expected_frame_lengths()

@@ -6,7 +6,9 @@ import hashlib
 import os
 import struct
 from array import array
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +27,8 @@ _SEQUENCE_END = _ITEM.pack(0xFFFE, 0xE0DD, 0)
 _LARGEST_BASIC_OFFSET = 2**32 - 1
 _LARGEST_NATIVE = 2**32 - 2
 _COPY_BYTES = 16 << 20
+_HASHED_BYTES = 1 << 20
+_CHUNKS_BEHIND = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,8 @@ class WrittenInstance:
     number_of_frames, size_bytes : int
     frame_bytes : int
         Encoded bytes of all frames, without padding.
-    frames_sha256 : str
-        Of the frames' bytes one after another, without item headers and padding.
+    md5 : str
+        Of the file.
     offset_table : str
         ``"bot"``, ``"eot"`` or ``"none"``.
     """
@@ -47,7 +51,7 @@ class WrittenInstance:
     number_of_frames: int
     size_bytes: int
     frame_bytes: int
-    frames_sha256: str
+    md5: str
     offset_table: str
 
 
@@ -70,6 +74,9 @@ class InstanceWriter:
         Of one full tile, for the compression ratio.
     offset_table : str
         ``"auto"``, ``"bot"``, ``"eot"`` or ``"none"``.
+    expected_lengths : sequence of int, optional
+        Bytes of each frame, if they can be foreseen: then the header is final from the start, and the file is hashed
+        while it is written. Any that turn out otherwise only cost the time of reading the file again.
     """
 
     def __init__(
@@ -80,6 +87,8 @@ class InstanceWriter:
         number_of_frames: int,
         decoded_bytes_per_frame: int,
         offset_table: str = "auto",
+        *,
+        expected_lengths: Sequence[int] | None = None,
     ) -> None:
         self.path = path
         self._write_header = write_header
@@ -94,12 +103,17 @@ class InstanceWriter:
             )
         self._table = "none" if not frame_format.encapsulated else "bot" if offset_table == "auto" else offset_table
         self._lengths = array("Q")
-        self._digest = hashlib.sha256()
+        self._md5: _BackgroundMd5 | None = None
         self._finished = False
         # Exclusive creation: two runs never write into one file.
         self._file: BinaryIO = open(path, "xb+", buffering=0)  # noqa: SIM115 - closed by finish or __exit__
-        self._header_bytes = 0
-        self._write(self._prefix(0.0, array("Q", bytes(8 * number_of_frames))))
+        expected = array("Q", expected_lengths or bytes(8 * number_of_frames))
+        if expected_lengths is not None and offset_table == "auto" and self._table == "bot":
+            self._table = "bot" if _offsets(expected)[-1] <= _LARGEST_BASIC_OFFSET else "eot"
+        self._prefix_written = self._prefix(self._ratio(expected) if expected_lengths is not None else 0.0, expected)
+        if expected_lengths is not None:
+            self._md5 = _BackgroundMd5()
+        self._write(self._prefix_written)
 
     def __enter__(self) -> Self:
         return self
@@ -108,6 +122,8 @@ class InstanceWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self._finished:
+            if self._md5 is not None:
+                self._md5.hexdigest()
             self._file.close()
             self.path.unlink(missing_ok=True)
 
@@ -120,7 +136,6 @@ class InstanceWriter:
         """Append consecutive frames."""
         parts: list[bytes] = []
         for frame in frames:
-            self._digest.update(frame)
             length = len(frame)
             self._lengths.append(length)
             if self._format.encapsulated:
@@ -148,25 +163,33 @@ class InstanceWriter:
             self._write(_SEQUENCE_END)
         elif frame_bytes % 2:
             self._write(b"\0")
-        ratio = self._decoded_bytes / frame_bytes
+        ratio = self._ratio(self._lengths)
         if self._table == "bot" and self._last_offset() > _LARGEST_BASIC_OFFSET:
             if self._wanted_table == "bot":
                 raise StoreError("frames reach past 4 GiB, too far for a Basic Offset Table: use --offset-table eot")
             self._move_to_extended(ratio)
         prefix = self._prefix(ratio, self._lengths)
-        if len(prefix) != self._header_bytes:
-            raise ValidationFailedError(f"header of {len(prefix)} bytes, {self._header_bytes} were reserved")
-        self._file.seek(0)
-        _write_all(self._file, prefix)
+        if len(prefix) != len(self._prefix_written):
+            raise ValidationFailedError(f"header of {len(prefix)} bytes, {len(self._prefix_written)} were reserved")
+        md5 = self._md5.hexdigest() if self._md5 is not None else None
+        if prefix != self._prefix_written:
+            md5 = None
+            self._file.seek(0)
+            _write_all(self._file, prefix)
         size = self._file.seek(0, os.SEEK_END)
         self._file.close()
         self._finished = True
-        return WrittenInstance(self.path, len(self._lengths), size, frame_bytes, self._digest.hexdigest(), self._table)
+        return WrittenInstance(
+            self.path, len(self._lengths), size, frame_bytes, md5 or md5_of_file(self.path), self._table
+        )
 
     def _write(self, data: bytes) -> None:
-        if not self._header_bytes:
-            self._header_bytes = len(data)
         _write_all(self._file, data)
+        if self._md5 is not None:
+            self._md5.update(data)
+
+    def _ratio(self, lengths: array[int]) -> float:
+        return self._decoded_bytes / sum(lengths)
 
     def _last_offset(self) -> int:
         """Return the offset of the last item from the first."""
@@ -202,7 +225,8 @@ class InstanceWriter:
     def _move_to_extended(self, ratio: float) -> None:
         """Shift the frames to make room for an Extended Offset Table, from the end backwards."""
         self._table = "eot"
-        old, new = self._header_bytes, len(self._prefix(ratio, self._lengths))
+        moved = self._prefix(ratio, self._lengths)
+        old, new = len(self._prefix_written), len(moved)
         position = self._file.seek(0, os.SEEK_END)
         while position > old:
             start = max(old, position - _COPY_BYTES)
@@ -211,7 +235,38 @@ class InstanceWriter:
             self._file.seek(start + new - old)
             _write_all(self._file, data)
             position = start
-        self._header_bytes = new
+        # Zeros, so that the final header is seen to differ from what is there.
+        self._prefix_written = bytes(new)
+
+
+class _BackgroundMd5:
+    """An MD5 computed in a thread of its own, a few chunks behind what it is given."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.md5(usedforsecurity=False)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="coverslip-md5")
+        self._pending: deque[Future[None]] = deque()
+
+    def update(self, data: bytes) -> None:
+        """Add bytes; waits when too many are waiting already."""
+        self._pending.append(self._executor.submit(self._digest.update, data))
+        if len(self._pending) > _CHUNKS_BEHIND:
+            self._pending.popleft().result()
+
+    def hexdigest(self) -> str:
+        """Return the digest of all that was given, and end the thread."""
+        self._executor.shutdown()
+        return self._digest.hexdigest()
+
+
+def md5_of_file(path: Path) -> str:
+    """Return the MD5 of a file, as stores and IDC's tables keep it."""
+    digest = hashlib.md5(usedforsecurity=False)
+    view = memoryview(bytearray(_HASHED_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(view):
+            digest.update(view[:count])
+    return digest.hexdigest()
 
 
 def _offsets(lengths: array[int]) -> list[int]:

@@ -102,7 +102,6 @@ class InstanceResult:
     frame_bytes: int | None = None
     offset_table: str | None = None
     md5: str | None = None
-    frames_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -45,6 +46,14 @@ class ReadableLevel(Protocol):
         ------
         CorruptSourceError
             If the tile lies past the end of the file or does not start as its compression does.
+        """
+        ...
+
+    def expected_frame_lengths(self) -> Sequence[int] | None:
+        """Return the bytes that each frame will most probably have, in frame order, without reading any.
+
+        Only for levels with a `frame_format`; None if there is no telling. A writer that is told right can hash its
+        file while it writes it, and one that is told wrong loses nothing but that.
         """
         ...
 

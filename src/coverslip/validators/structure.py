@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 from array import array
@@ -16,9 +15,8 @@ from pydicom.uid import UID
 
 from coverslip.errors import ValidationFailedError
 
-__all__ = ["StructureExpectation", "check_structure", "md5_of_file"]
+__all__ = ["StructureExpectation", "check_structure"]
 
-_CHUNK_BYTES = 1 << 20
 _ITEM_TAG = 0xE000FFFE
 _SEQUENCE_END_TAG = 0xE0DDFFFE
 
@@ -67,17 +65,6 @@ def check_structure(path: Path, expected: StructureExpectation) -> None:
             bits = ds.Rows * ds.Columns * ds.SamplesPerPixel * ds.BitsAllocated
             _require("length of pixel data", length, -(-bits * ds.NumberOfFrames // 16) * 2)
             _require("end of pixel data", start + 12 + length, size)
-
-
-def md5_of_file(path: Path) -> str:
-    """Return the MD5 of a file, as stores and IDC's tables keep it."""
-    digest = hashlib.md5(usedforsecurity=False)
-    buffer = bytearray(_CHUNK_BYTES)
-    view = memoryview(buffer)
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            digest.update(view[:count])
-    return digest.hexdigest()
 
 
 def _walk_items(file: BinaryIO, position: int, size: int, number_of_frames: int) -> tuple[list[int], list[int]]:

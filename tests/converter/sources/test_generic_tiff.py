@@ -198,7 +198,7 @@ def test_metadata_are_those_of_the_tags(tmp_path):
     assert (metadata.manufacturer, metadata.software_versions) == ("Maker", ("scan 1.0",))
     assert metadata.acquisition_datetime == datetime(2020, 1, 2, 3, 4, 5)
     assert metadata.icc_profile == b"profile"
-    assert metadata.identifying ["tiff.ImageDescription"] == "Jane Doe"
+    assert metadata.identifying["tiff.ImageDescription"] == "Jane Doe"
 
 
 def write_ome(path, attributes, channels=CHANNEL):

@@ -103,6 +103,9 @@ class OpenSlideLevel:
         """See `ReadableLevel`; there are no stored frames."""
         raise ValueError(f"no stored frame at {address}: {_NOT_REUSABLE}")
 
+    def expected_frame_lengths(self) -> None:
+        """See `ReadableLevel`; there are no stored frames."""
+
     def decode_frame(self, frame: bytes, address: TileAddress) -> Pixels:
         """See `ReadableLevel`; there are no stored frames."""
         raise ValueError(f"no stored frame of {len(frame)} bytes at {address}: {_NOT_REUSABLE}")

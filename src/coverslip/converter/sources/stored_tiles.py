@@ -62,6 +62,8 @@ class StoredTiles:
         As in `SourceLevel`.
     sample_frame : bytes
         One of the frames, for making more of the same kind.
+    added_bytes : int
+        By which the sample's frame is longer than what is stored.
     """
 
     compression: str
@@ -72,6 +74,7 @@ class StoredTiles:
     to_frame: Callable[[bytes], bytes] = bytes
     lossy_method: str | None = None
     sample_frame: bytes = b""
+    added_bytes: int = 0
 
 
 def unreadable_kind(page: TiffPage) -> str | None:
@@ -188,6 +191,7 @@ def _jpeg_tiles(page: TiffPage, sample: bytes) -> StoredTiles:
         to_frame=to_frame,
         lossy_method="ISO_10918_1",
         sample_frame=sample_frame,
+        added_bytes=len(sample_frame) - len(sample),
     )
 
 

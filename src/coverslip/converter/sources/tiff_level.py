@@ -114,6 +114,14 @@ class TiffLevel:
         except CorruptSourceError as error:
             raise self._corrupt(error, index) from error
 
+    def expected_frame_lengths(self) -> list[int]:
+        """See `ReadableLevel`: most tiles get what the first one gets added."""
+        lengths: NDArray[np.int64] = self._counts.astype(np.int64) + self._tiles.added_bytes
+        missing = self._is_missing()
+        if missing.any():
+            lengths[missing] = len(self._blank_frame)
+        return list(map(int, lengths))
+
     def decode_frame(self, frame: bytes, address: TileAddress) -> Pixels:
         """See `ReadableLevel`."""
         try:
