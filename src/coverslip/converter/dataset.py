@@ -6,6 +6,7 @@ What all instances share is built once; each instance adds what is its own.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -59,7 +60,7 @@ UNKNOWN = "Unknown"
 
 _OPTICAL_PATH_KEYWORDS = ("ObjectiveLensPower", "ObjectiveLensNumericalAperture")
 _SPECIMEN_KEYWORDS = ("SpecimenIdentifier", "SpecimenShortDescription", "SpecimenDetailedDescription")
-_COMPUTED_GROUPS = (0x0002, 0x0028, 0x0048, 0x5200, 0x7FE0)
+_COMPUTED_GROUPS = (0x0000, 0x0002, 0x0004, 0x0028, 0x0048, 0x5200, 0x7FE0)
 _COMPUTED_KEYWORDS = frozenset(
     (
         "ImageType",
@@ -75,6 +76,7 @@ _COMPUTED_KEYWORDS = frozenset(
         "DimensionOrganizationType",
         "DimensionOrganizationUID",
         "VolumetricProperties",
+        "DerivationDescription",
     )
 )
 _NEVER_EMPTY = frozenset(
@@ -212,10 +214,10 @@ def build_series_dataset(series: SeriesDescription) -> Dataset:
     ds.FrameOfReferenceUID = identity.frame_of_reference_uid
     ds.PositionReferenceIndicator = "SLIDE_CORNER"
     # Enhanced General Equipment wants a value for each. A serial number identifies the place: left out.
-    ds.Manufacturer = metadata.manufacturer or UNKNOWN
-    ds.ManufacturerModelName = metadata.manufacturer_model_name or UNKNOWN
+    ds.Manufacturer = _long_string(metadata.manufacturer)
+    ds.ManufacturerModelName = _long_string(metadata.manufacturer_model_name)
     ds.DeviceSerialNumber = UNKNOWN
-    ds.SoftwareVersions = list(metadata.software_versions) or UNKNOWN
+    ds.SoftwareVersions = [_long_string(version) for version in metadata.software_versions] or UNKNOWN
     ds.AcquisitionUID = identity.acquisition_uid
     ds.AcquisitionDateTime = acquired
     ds.ContentDate, ds.ContentTime = acquired[:8], acquired[8:14]
@@ -246,7 +248,8 @@ def build_instance_dataset(shared: Dataset, instance: InstanceDescription) -> Da
     `shared` is not changed; the items of its sequences are referred to, not copied.
     """
     ds = Dataset()
-    ds.update(shared)
+    # Elements of its own: assigning to one that is shared would change it in every instance.
+    ds.update({element.tag: copy(element) for element in shared})
     grid, pixels = instance.grid, instance.frame_format
     ds.ImageType = list(instance.image_type)
     ds.SOPInstanceUID = instance.sop_instance_uid
@@ -303,7 +306,8 @@ def _make_outside_the_pyramid(ds: Dataset, instance: InstanceDescription) -> Non
     else:
         ds.ImagedVolumeHeight = ds.TotalPixelMatrixRows * instance.pixel_spacing_mm[0]
         ds.ImagedVolumeWidth = ds.TotalPixelMatrixColumns * instance.pixel_spacing_mm[1]
-    ds.BarcodeValue = ds.LabelText = ""
+    ds.setdefault("BarcodeValue", "")
+    ds.setdefault("LabelText", "")
 
 
 def encode_header(ds: Dataset, instance: InstanceDescription, ratio: float | None) -> bytes:
@@ -359,6 +363,12 @@ def _format_datetime(metadata: SlideMetadata) -> str:
     if acquired is None:
         return ABSENT_DATETIME
     return acquired.strftime("%Y%m%d%H%M%S") + acquired.strftime("%z").replace(":", "")
+
+
+def _long_string(text: str | None) -> str:
+    """Return text of the slide's file as a Long String (PS3.5 6.2): 64 characters, none of control, no backslash."""
+    allowed = "".join(character for character in text or "" if character.isprintable() and character != "\\")
+    return allowed.strip()[:64].strip() or UNKNOWN
 
 
 def _add_specimen(ds: Dataset, identity: SeriesIdentity) -> None:
@@ -435,6 +445,9 @@ def _set_attribute(ds: Dataset, keyword: str, text: str) -> None:
     tag = tag_for_keyword(keyword)
     if tag is None:
         raise UsageError(f"--set {keyword}: not a keyword of the DICOM data dictionary")
+    if not text.strip() or not text.isprintable():
+        # Lone surrogates stand for bytes of the command line that are no UTF-8; they are not printable either.
+        raise UsageError(f"--set {keyword}: wanted a value of printable characters; what is not known is left out")
     if keyword in _OPTICAL_PATH_KEYWORDS:
         targets = list(ds.get("OpticalPathSequence", [Dataset()]))
     elif keyword in _SPECIMEN_KEYWORDS:
