@@ -228,7 +228,7 @@ def _plan_level(
     ancestor = next(one for one in reversed(pyramid.levels[: index + 1]) if one.stored_level_index is not None)
     stored = source_pyramid.levels[ancestor.stored_level_index or 0]
     earlier: tuple[tuple[str, float], ...] = ()
-    if stored.lossy_method is not None and not level.reuses_frames:
+    if stored.lossy_method is not None and not (level.frame_format and level.frame_format.lossy_method):
         earlier = ((stored.lossy_method, _stored_ratio(stored)),)
     steps: list[Code] = []
     words: list[str] = []
@@ -239,6 +239,7 @@ def _plan_level(
         steps.append(codes.SPATIAL_RESAMPLING)
         words.append(_resampling(index, pyramid, ancestor))
     elif index:
+        steps.append(codes.SPATIAL_RESAMPLING)
         words.append(f"stored level {level.stored_level_index} of the slide")
     if level.reuses_frames:
         words.append("stored frames copied bit for bit")
@@ -264,7 +265,9 @@ def _plan_level(
 
 def _resampling(index: int, pyramid: Pyramid, ancestor: PyramidLevel) -> str:
     """Say how a derived level was made from the level it comes from."""
-    if not (pyramid.fast and ancestor.reuses_frames):
+    # Only JPEG can be decoded at half scale.
+    frames = ancestor.frame_format
+    if not (pyramid.fast and frames and frames.lossy_method == "ISO_10918_1"):
         return "mean of 2x2 pixels of the next larger level"
     if pyramid.levels[index - 1] is ancestor:
         return "half-scale decoding, in the DCT domain, of the next larger level"
