@@ -25,6 +25,8 @@ _LOSSY_METHODS: dict[int, str] = {
     Compression.APERIO_JPEG2000_RGB: "ISO_15444_1",
 }
 _SLIDE_WIDTH_MM = 25.4
+_LARGEST_OFFSET_MM = 1000
+"""Top and Left beyond this are no place on any glass."""
 
 
 def open_source(path: Path, structure: TiffStructure, background: tuple[int, int, int]) -> TiffSource:
@@ -100,6 +102,8 @@ def _origin(description: AperioDescription, overview_width_mm: float | None) -> 
     """Return (X, Y) of the first pixel with the label on the left: X is Top, Y runs from the far end of the macro."""
     top, left = description.number("Top"), description.number("Left")
     if top is None or left is None or overview_width_mm is None:
+        return None
+    if max(abs(top), abs(left)) > _LARGEST_OFFSET_MM:
         return None
     return top, overview_width_mm - left
 

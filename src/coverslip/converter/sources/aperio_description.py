@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,6 +57,9 @@ class AperioDescription:
             moment = datetime(year, int(date[1]), int(date[2]), int(time[1]), int(time[2]), int(time[3]))
         except ValueError:
             return None
+        if moment.year < 1900:
+            # Scanners are younger: an earlier year is a mistake, and not all readers take one.
+            return None
         return moment.replace(tzinfo=parse_zone(_TABLE.text("TimezoneOffsetFromUTC", self.fields) or ""))
 
     @property
@@ -64,11 +68,12 @@ class AperioDescription:
         return _TABLE.identifying_fields({**self.fields, "ImageDescription": self.text})
 
     def number(self, name: str) -> float | None:
-        """Return a field as a number, with a decimal point or comma; None if it is absent or no number."""
+        """Return a field as a number, with a decimal point or comma; None if it is absent or no finite number."""
         try:
-            return float(self.fields[name].replace(",", "."))
+            number = float(self.fields[name].replace(",", "."))
         except (KeyError, ValueError):
             return None
+        return number if math.isfinite(number) else None
 
 
 def parse_description(text: str) -> AperioDescription:
