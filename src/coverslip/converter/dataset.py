@@ -10,6 +10,7 @@ from copy import copy
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
+from unicodedata import category
 
 from pydicom import config as pydicom_config
 from pydicom import dcmwrite
@@ -445,9 +446,6 @@ def _set_attribute(ds: Dataset, keyword: str, text: str) -> None:
     tag = tag_for_keyword(keyword)
     if tag is None:
         raise UsageError(f"--set {keyword}: not a keyword of the DICOM data dictionary")
-    if not text.strip() or not text.isprintable():
-        # Lone surrogates stand for bytes of the command line that are no UTF-8; they are not printable either.
-        raise UsageError(f"--set {keyword}: wanted a value of printable characters; what is not known is left out")
     if keyword in _OPTICAL_PATH_KEYWORDS:
         targets = list(ds.get("OpticalPathSequence", [Dataset()]))
     elif keyword in _SPECIMEN_KEYWORDS:
@@ -459,6 +457,10 @@ def _set_attribute(ds: Dataset, keyword: str, text: str) -> None:
     if keyword in _NEVER_EMPTY and not text.strip():
         raise UsageError(f"--set {keyword}: needs a value")
     vr = dictionary_VR(tag)
+    lines = "\t\n\f\r" if vr in (VR.ST, VR.LT, VR.UT) else ""
+    # Lone surrogates (Cs) stand for bytes of the command line that are not UTF-8.
+    if any(category(character) in ("Cc", "Cs") and character not in lines for character in text):
+        raise UsageError(f"--set {keyword}: wanted text without control characters, in UTF-8")
     value = _parse_value(keyword, vr, text)
     try:
         element = DataElement(tag, vr, value, validation_mode=pydicom_config.RAISE)
