@@ -62,9 +62,9 @@ _MODULES = (
     # Clinical Trial Subject, Study and Series (PS3.3 C.7.1.3, C.7.2.3, C.7.3.2): any attribute asks for these.
     (
         frozenset(
-            "ClinicalTrialSponsorName ClinicalTrialProtocolID ClinicalTrialProtocolName ClinicalTrialSiteID "
-            "ClinicalTrialSiteName ClinicalTrialSubjectID ClinicalTrialSubjectReadingID "
-            "OtherClinicalTrialProtocolIDsSequence".split()
+            "ClinicalTrialSponsorName ClinicalTrialProtocolID IssuerOfClinicalTrialProtocolID "
+            "ClinicalTrialProtocolName ClinicalTrialSiteID ClinicalTrialSiteName ClinicalTrialSubjectID "
+            "ClinicalTrialSubjectReadingID OtherClinicalTrialProtocolIDsSequence".split()
         ),
         ("ClinicalTrialSponsorName", "ClinicalTrialProtocolID"),
         ("ClinicalTrialProtocolName", "ClinicalTrialSiteID", "ClinicalTrialSiteName"),
@@ -388,8 +388,7 @@ class _Scene:
                 values.append(text)
             elif text:
                 found = self._translate(spec, text, keyword)
-                if found:
-                    values.append(found)
+                values += filter(None, _split(found, spec.split) if isinstance(found, str) else [found])
         return tuple(values) or ((spec.default,) if spec.default else ())
 
     def _texts(self, spec: ValueSpec) -> Iterator[str | Coded]:
@@ -406,10 +405,7 @@ class _Scene:
         if spec.pattern is not None:
             match = spec.pattern.search(text)
             text = (match[spec.group] or "") if match else ""
-        if spec.split:
-            yield from (part.strip() for part in text.split(spec.split))
-        else:
-            yield text.strip()
+        yield from _split(text, spec.split)
 
     def _coded_variable(self, spec: ValueSpec) -> tuple[Coded, ...]:
         parts = spec.sources[0].parts
@@ -624,6 +620,10 @@ def as_id(text: str) -> str:
 
 _FILTERS: Mapping[str, Callable[[str], str]] = {"id": as_id, "lower": str.lower, "upper": str.upper}
 _FACT_NAMES = {normalize_name(name): name for name in FACTS}
+
+
+def _split(text: str, separator: str) -> list[str]:
+    return [part.strip() for part in (text.split(separator) if separator else [text])]
 
 
 def _code_value(coded: Code) -> AttributeValue:

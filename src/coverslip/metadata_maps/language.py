@@ -166,7 +166,7 @@ class ValueSpec:
         Searched for; the text becomes what `group` matched.
     group : str or int
     split : str
-        Parts the text into several values.
+        Parts the text into several values, and what the value table makes of each.
     lookup : mapping or None
         Value table: texts and codes by normalised text.
     unmapped : {"error", "keep", "drop"}
