@@ -20,6 +20,7 @@ import click
 
 from coverslip import __version__
 from coverslip.errors import CoverslipError, UsageError
+from coverslip.map_commands import map_group
 
 if TYPE_CHECKING:
     from coverslip.converter.request import ConversionRequest, ConversionResult
@@ -59,6 +60,9 @@ def cli() -> None:
     4 encoding, 5 validation, 6 output or store, 7 catalog, 130 interrupted.
     With several slides: that of the worst.
     """  # noqa: D301 - click reads the backspace character
+
+
+cli.add_command(map_group)
 
 
 def main() -> NoReturn:
