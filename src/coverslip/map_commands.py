@@ -193,18 +193,20 @@ def _print_report(report: CheckReport) -> None:
         key = (str(problem.severity).lower(), problem.kind, problem.column, problem.keyword, problem.message)
         grouped.setdefault(key, []).append(problem.row)
     if grouped:
-        grid = Grid("", "problem", "column", "attribute", "what", "rows", box=box.SIMPLE_HEAD, pad_edge=False)
+        grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
+        for heading in ("problem", "attribute", "column", "what", "rows"):
+            grid.add_column(heading, overflow="fold")
         for (severity, kind, column, keyword, message), rows in grouped.items():
-            cells = (severity, kind, column, keyword, message, _row_numbers(row for row in rows if row is not None))
-            grid.add_row(*map(Text, cells))
+            kind = f"{kind} ({severity})" if severity != "error" else kind
+            numbers = _row_numbers(row for row in rows if row is not None)
+            grid.add_row(*(Text(cell) for cell in (kind, keyword, column, message, numbers)))
         Console(file=sys.stdout, highlight=False).print(grid)
     warnings = len(report.problems) - report.errors
     counts = f"{_count(report.errors, 'error')}, {_count(warnings, 'warning')}"
     click.echo(f"{_count(report.rows, 'row')}, {_count(report.slides, 'slide')}: {counts}")
-    for text, columns in (("use", report.absent_columns), ("not", report.unused_columns)):
+    for what, columns in (("could use", report.absent_columns), ("does not use", report.unused_columns)):
         if columns:
-            what = "columns the map could use" if text == "use" else "columns the map does not use"
-            click.echo(f"{what}: {', '.join(columns)}")
+            click.echo(f"columns the map {what}: {', '.join(columns)}")
 
 
 def _count(number: int, noun: str) -> str:

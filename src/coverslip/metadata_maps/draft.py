@@ -161,8 +161,7 @@ class _Draft:
         if "ClinicalTrialProtocolID" not in self._found:
             yield '# ClinicalTrialProtocolID = ""'
         if "ClinicalTrialSponsorName" not in self._found:
-            wanted = "" if "ClinicalTrialProtocolID" not in self._found else "needed beside ClinicalTrialProtocolID"
-            yield f'# ClinicalTrialSponsorName = ""  # {wanted}'.rstrip(" #")
+            yield '# ClinicalTrialSponsorName = ""  # needed beside ClinicalTrialProtocolID'
         yield ""
 
     def _value(self, keyword: str, column: str) -> str:
@@ -186,7 +185,13 @@ class _Draft:
 
     def _specimen(self) -> Iterator[str]:
         yield "[specimen]"
-        yield 'SpecimenIdentifier = "{slide}"'
+        file = self._found.get("file")
+        several = file and len(self._values(file)) < len(self._table.rows)
+        yield (
+            'SpecimenIdentifier = "{block}"  # some slides have several rows'
+            if several
+            else 'SpecimenIdentifier = "{slide}"'
+        )
         yield 'SpecimenTypeCodeSequence = "slide"'
         if organ := self._found.get("organ"):
             yield f'PrimaryAnatomicStructureSequence = {{ column = {_quote(organ)}, codes = "organs" }}'
