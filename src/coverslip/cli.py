@@ -23,7 +23,7 @@ from coverslip.errors import CoverslipError, UsageError
 from coverslip.map_commands import map_group
 
 if TYPE_CHECKING:
-    from coverslip.converter.request import ConversionRequest, ConversionResult
+    from coverslip.converter.request import ConversionRequest, ConversionResult, Replacement
 
 __all__ = ["main"]
 
@@ -158,6 +158,8 @@ def info(slide: Path, as_json: bool) -> None:
 @click.option("--workers", type=click.IntRange(1, 256), help="Threads; default: the cores this process may use.")
 @click.option("--memory", default="64M", show_default=True, metavar="SIZE", help="Budget for frames in flight.")
 @click.option("--overwrite", is_flag=True, help="Replace a series that is already there.")
+@click.option("--replaces", metavar="UID", help="Series that this one corrects; noted in conversion.json.")
+@click.option("--reason", metavar="TEXT", help="With --replaces: why; noted in conversion.json.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per slide and line on standard output.")
 def convert(slides: tuple[Path, ...], dry_run: bool, as_json: bool, **options: Any) -> None:
@@ -247,6 +249,7 @@ def _request_maker(options: dict[str, Any]) -> Callable[[Path], ConversionReques
         "workers": options["workers"] or len(os.sched_getaffinity(0)),
         "memory_bytes": _parse_memory(options["memory"]),
         "overwrite": options["overwrite"],
+        "replaces": parse_replacement(options["replaces"], options["reason"]),
     }
     return lambda slide: ConversionRequest(path=slide, **shared)
 
@@ -294,6 +297,19 @@ def _parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
 
         check_attributes(attributes)
     return attributes
+
+
+def parse_replacement(series: str | None, reason: str | None) -> Replacement | None:
+    """Return what ``--replaces`` and ``--reason`` say."""
+    from coverslip.converter.request import Replacement
+
+    if series is None:
+        if reason:
+            raise UsageError("--reason: wanted with --replaces, the UID of the series that is corrected")
+        return None
+    if re.fullmatch(r"[0-9.]{1,64}", series) is None:
+        raise UsageError(f"--replaces {series}: wanted a Series Instance UID")
+    return Replacement(series, reason or "")
 
 
 def _parse_memory(text: str) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coverslip.converter.request import ConversionRequest, ConversionResult, InstanceResult, SeriesResult
-from coverslip.converter.result_file import is_complete, write_result_file
+from coverslip.converter.result_file import is_complete, source_as_json, write_result_file
 from coverslip.converter.series_plan import InstancePlan, SeriesPlan, associated_encoder, plan_series
 from coverslip.converter.sources import open_slide
 from coverslip.converter.staging import publish_folder, remove_abandoned_work, staged_folder
@@ -70,7 +70,7 @@ def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], No
                         raise
                     _require_unchanged(source, before)
                     clock.lap("write")
-                    write_result_file(staged, result, source, digest, clock.laps)
+                    write_result_file(staged, result, source_as_json(source, digest), clock.laps)
                     if not publish_folder(staged, plan.folder, overwrite=request.overwrite):
                         result = _accept_existing(plan)  # made by another run meanwhile
                     series.append(result)
@@ -119,7 +119,7 @@ def _write_series(
         raise ValidationFailedError(f"{len(results)} instances complete, expected {len(plan.instances)}")
     missing = workload.missing_tiles
     results = [replace(result, missing_tiles=missing.get(index, 0)) for index, result in enumerate(results)]
-    return plan.result(results)
+    return replace(plan.result(results), replaces=request.replaces)
 
 
 def _associated_frames(plan: SeriesPlan) -> Iterator[FrameRun]:

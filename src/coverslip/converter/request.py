@@ -11,7 +11,7 @@ from coverslip.converter.uids import UUID_ROOT
 from coverslip.tiler.pyramid import PyramidOptions
 from coverslip.validators.report import Finding
 
-__all__ = ["ConversionRequest", "ConversionResult", "InstanceResult", "SeriesResult"]
+__all__ = ["ConversionRequest", "ConversionResult", "InstanceResult", "Replacement", "SeriesResult"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class ConversionRequest:
         Budget for frames and blocks in flight; shapes the work, never the output.
     overwrite : bool
         Replace a series that is already there.
+    replaces : Replacement, optional
+        The series that this one corrects: told in `conversion.json` and nowhere else.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class ConversionRequest:
     workers: int = 2
     memory_bytes: int = 64 << 20
     overwrite: bool = False
+    replaces: Replacement | None = None
 
     def shaping_options(self) -> str:
         """Return the options that shape the output's bytes, as one stable text that UIDs are derived from."""
@@ -70,6 +73,14 @@ class ConversionRequest:
             "offset_table": self.offset_table,
         }
         return repr(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """The series that a corrected one takes the place of, and why."""
+
+    series_instance_uid: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +126,7 @@ class SeriesResult:
     unused_levels: tuple[str, ...]
     findings: tuple[Finding, ...]
     already_there: bool = False
+    replaces: Replacement | None = None
 
 
 @dataclass(frozen=True, slots=True)

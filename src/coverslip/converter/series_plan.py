@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from coverslip.converter.identity import identity_uids, version_uids
 from coverslip.converter.request import ConversionRequest, InstanceResult, SeriesResult
 from coverslip.converter.sources.base import AssociatedImage, PixelSpacing, SlideSource, SourceLevel, SourcePyramid
 from coverslip.converter.uids import OUTPUT_FORMAT, derive_uid
@@ -186,18 +187,8 @@ def _derive_uids(request: ConversionRequest, digest: str, pyramid_index: int, co
     """
     root, attributes = request.uid_root, request.attributes
     patient = attributes.get("PatientID", "")
-    visit = attributes.get("StudyID", ""), attributes.get("AccessionNumber", "")
-    # Without a patient each slide is a study of its own.
-    study = (patient, *visit) if patient else ("", *visit, container)
     version = (digest, str(pyramid_index), request.shaping_options(), str(OUTPUT_FORMAT), patient, container)
-    uids = {name: derive_uid(root, name, *version) for name in ("series", "acquisition", "pyramid", "dimension")}
-    uids["study"] = attributes.get("StudyInstanceUID") or derive_uid(root, "study", *study)
-    uids["frame of reference"] = attributes.get("FrameOfReferenceUID") or derive_uid(
-        root, "frame of reference", patient, container
-    )
-    specimen = attributes.get("SpecimenIdentifier", container)
-    uids["specimen"] = derive_uid(root, "specimen", patient, specimen)
-    return uids
+    return {**version_uids(root, *version), **identity_uids(root, attributes, container)}
 
 
 def _choose_icc_profile(source: SlideSource, base: SourceLevel, findings: list[Finding]) -> bytes | None:
