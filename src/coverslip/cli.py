@@ -30,6 +30,9 @@ __all__ = ["main"]
 INTERRUPTED = 130
 TERMINATED = 143
 
+# A slide that cannot be read is an error of that slide, not of the command.
+SLIDE_PATH = click.Path(readable=False, path_type=Path)
+
 CONVERT_EXAMPLES = """
 \b
 Examples:
@@ -95,7 +98,7 @@ def main() -> NoReturn:
 
 
 @cli.command(epilog=INFO_EXAMPLES, short_help="Say what a slide holds and what would become of it.")
-@click.argument("slide", type=click.Path(path_type=Path))
+@click.argument("slide", type=SLIDE_PATH)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def info(slide: Path, as_json: bool) -> None:
     """Say what SLIDE holds, level by level, and what a conversion would copy bit for bit or encode, and why."""
@@ -115,7 +118,7 @@ def info(slide: Path, as_json: bool) -> None:
 
 
 @cli.command(epilog=CONVERT_EXAMPLES, short_help="Convert slides to DICOM series.")
-@click.argument("slides", metavar="SLIDE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("slides", metavar="SLIDE...", nargs=-1, required=True, type=SLIDE_PATH)
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the series."
 )

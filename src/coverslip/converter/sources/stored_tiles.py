@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,8 @@ __all__ = ["StoredTiles", "open_stored_tiles", "unreadable_kind"]
 _EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 _MOST_PIXELS = 1 << 25
 """Most pixels of one tile or strip: 96 MB decoded."""
+_LONGEST_FRAME_SIDE = 65535
+"""What Rows and Columns can hold (PS3.3 C.7.6.3)."""
 _EOI = b"\xff\xd9"
 _JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 _IN_STRIPS = "pixels are stored in strips, not in tiles"
@@ -126,10 +128,14 @@ def open_stored_tiles(page: TiffPage, sample: bytes | None) -> StoredTiles:
     if sample is None:
         return StoredTiles(name, "RGB", _no_pixels, not_reusable="the file holds no tile of this level")
     if name == "JPEG":
-        return _jpeg_tiles(page, sample)
-    if name == "JPEG 2000":
-        return _jpeg2000_tiles(page, sample)
-    return _plain_tiles(page, name, sample)
+        tiles = _jpeg_tiles(page, sample)
+    elif name == "JPEG 2000":
+        tiles = _jpeg2000_tiles(page, sample)
+    else:
+        tiles = _plain_tiles(page, name, sample)
+    if tiles.frame_format is not None and max(page.segment_rows, page.segment_columns) > _LONGEST_FRAME_SIDE:
+        return replace(tiles, frame_format=None, not_reusable=f"tiles are longer than {_LONGEST_FRAME_SIDE} pixels")
+    return tiles
 
 
 def _no_pixels(data: bytes, rows: int) -> Pixels:

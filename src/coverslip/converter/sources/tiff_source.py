@@ -20,6 +20,10 @@ from coverslip.validators.report import Finding, Severity
 __all__ = ["TiffSource", "associated_image", "open_levels"]
 
 
+_MOST_ASSOCIATED_PIXELS = 1 << 26
+"""More than any label or macro image has; 200 MB decoded."""
+
+
 @dataclass(frozen=True, slots=True)
 class TiffSource:
     """A `SlideSource` in one TIFF file."""
@@ -69,15 +73,13 @@ def open_levels(
             message = f"page of {page.rows} x {page.columns} is not smaller than the level above it and is left out"
             findings.append(Finding("source.level-order", Severity.WARNING, message, f"level {len(levels)}"))
             continue
-        spacing = scaled_spacing(base_spacing, pages[0].rows / page.rows, pages[0].columns / page.columns)
         try:
-            level = TiffLevel(
-                structure, page, len(levels), background=background, pixel_spacing=spacing, history=history
-            )
+            level = TiffLevel(structure, page, len(levels), background=background, history=history)
         except CorruptSourceError as error:
             if error.level_index is not None:
                 raise
             raise CorruptSourceError(error.reason, level_index=len(levels), byte_offset=error.byte_offset) from error
+        level.pixel_spacing = scaled_spacing(base_spacing, pages[0].rows / page.rows, pages[0].columns / page.columns)
         levels.append(level)
         findings += level.findings
     return levels, findings
@@ -96,10 +98,16 @@ def _is_smaller(page: TiffPage, level: TiffLevel) -> bool:
 def associated_image(
     structure: TiffStructure, page: TiffPage, name: str, lossy_method: str | None = None
 ) -> AssociatedImage | Finding:
-    """Return a page as a label, overview or thumbnail, opened when it is read; a finding if it is not 8-bit RGB."""
-    kind = unreadable_kind(page)
-    if kind:
-        message = f"the {name} image holds {kind}, which is not read; it is left out"
+    """Return a page as a label, overview or thumbnail, opened when it is read; a finding if it cannot be read."""
+    problem = unreadable_kind(page)
+    try:
+        stored_bytes = int(page.segments()[1].sum())
+    except CorruptSourceError as error:
+        problem = problem or error.reason
+    if page.rows * page.columns > _MOST_ASSOCIATED_PIXELS:
+        problem = f"{page.rows} x {page.columns} pixels"
+    if problem:
+        message = f"the {name} image holds {problem}, which is not read; it is left out"
         return Finding("source.associated-image-unread", Severity.WARNING, message, name)
     rows, columns = page.rows, page.columns
 
@@ -110,5 +118,4 @@ def associated_image(
         except CorruptSourceError as error:
             raise CorruptSourceError(f"{name} image: {error.reason}", byte_offset=error.byte_offset) from error
 
-    stored_bytes = int(page.segments()[1].sum())
     return AssociatedImage(name, rows, columns, read, lossy_method, stored_bytes)

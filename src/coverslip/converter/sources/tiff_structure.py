@@ -351,7 +351,9 @@ class TiffPage:
             else (TagCode.STRIP_OFFSETS, TagCode.STRIP_BYTE_COUNTS)
         )
         arrays = [self.values(tag) for tag in tags]
-        if min(array.size for array in arrays) < wanted or any(array.dtype.kind != "u" for array in arrays):
+        if min(array.size for array in arrays) < wanted or any(
+            array.dtype.kind != "u" or array.ndim > 1 for array in arrays
+        ):
             raise CorruptSourceError(
                 f"{wanted} tiles expected, {min(array.size for array in arrays)} listed", byte_offset=self.offset
             )
