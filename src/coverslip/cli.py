@@ -29,6 +29,7 @@ __all__ = ["main"]
 
 INTERRUPTED = 130
 TERMINATED = 143
+SWITCH_INTERVAL_S = 0.0005
 
 # A slide that cannot be read is an error of that slide, not of the command.
 SLIDE_PATH = click.Path(readable=False, path_type=Path)
@@ -173,6 +174,8 @@ def convert(slides: tuple[Path, ...], dry_run: bool, as_json: bool, **options: A
     """
     from coverslip.converter.convert import convert_slide, plan_conversion
 
+    # Threads that need Python for some microseconds between decoding and encoding shall not wait 5 ms for it.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     make_request = _request_maker(options)
     worst = 0
     for slide in slides:

@@ -18,10 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from coverslip.errors import CorruptSourceError
+from coverslip.tiler.block import Block, Segment
 from coverslip.tiler.codecs.base import FrameEncoder, Pixels
 from coverslip.tiler.downsample import halve, replicate_edges
-from coverslip.tiler.grid import TileAddress, TileGrid
 from coverslip.tiler.pyramid import Pyramid
 from coverslip.tiler.reading import ReadableLevel
 
@@ -65,6 +64,14 @@ class Workload:
     missing_tiles: dict[int, int] = field(default_factory=dict)
     on_pixels: Callable[[int], None] | None = None
 
+    def account(self, level_index: int, block: Block) -> None:
+        """Take note of a finished block of a level."""
+        if block.missing_tiles:
+            self.missing_tiles[level_index] = self.missing_tiles.get(level_index, 0) + block.missing_tiles
+        if self.on_pixels is not None:
+            grid = block.segment.grids[0]
+            self.on_pixels(sum(map(len, block.frames[0])) * grid.rows * grid.columns)
+
 
 def encode_pyramid(
     stored_levels: Sequence[ReadableLevel], pyramid: Pyramid, encoder: FrameEncoder, workload: Workload
@@ -88,250 +95,101 @@ def encode_pyramid(
         If the encoder refuses a frame.
     """
     for run in pyramid.segments():
-        source = stored_levels[pyramid.levels[run[0]].stored_level_index or 0]
-        segment = _Segment(source, pyramid, run, encoder, workload)
+        segment = _plan_segment(stored_levels, pyramid, run, encoder, workload)
         grid = segment.grids[0]
         for optical_path in range(grid.optical_paths):
             for focal_plane in range(grid.focal_planes):
-                yield from segment.encode_plane(focal_plane, optical_path)
+                for level, frames in _encode_plane(segment, focal_plane, optical_path, workload, run[0]):
+                    yield FrameRun(run[level], frames)
 
 
-class _BlockResult(NamedTuple):
-    """Frames of one block by level and tile row, and its top level halved for the level above."""
+def _plan_segment(
+    stored_levels: Sequence[ReadableLevel],
+    pyramid: Pyramid,
+    run: Sequence[int],
+    encoder: FrameEncoder,
+    workload: Workload,
+) -> Segment:
+    """Return the segment of a run of levels, with blocks as large as cache and memory suggest.
 
-    frames: list[list[list[bytes]]]
-    carry: Pixels | None
-    missing_tiles: int
-    pixels: int
+    The frames do not depend on the size of the blocks: means are exact whatever the order of work.
+    """
+    first = pyramid.levels[run[0]]
+    source = stored_levels[first.stored_level_index or 0]
+    grid = first.grid
+    row_bytes = grid.total_pixel_matrix_columns * grid.rows * source.samples_per_pixel * source.dtype.itemsize
+    row_bytes //= EXPECTED_COMPRESSION
+    tiles = 1
+    while max(grid.rows, grid.columns) * tiles * 2 <= BLOCK_PIXELS:
+        if tiles >= 2 and row_bytes * tiles * 2 > workload.memory_bytes // 2:
+            break
+        tiles *= 2
+    reuse = first.reuses_frames
+    grids = tuple(pyramid.levels[index].grid for index in run)
+    # Half-scale decoding needs whole stored tiles: it serves a level whose frames are reused.
+    return Segment(source, grids, encoder, reuse, pyramid.fast and reuse, tiles)
 
 
-class _Segment:
-    """One stored level and the levels derived from it."""
+def _encode_plane(
+    segment: Segment, focal_plane_index: int, optical_path_index: int, workload: Workload, level_index: int
+) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield (level of the segment, a row of frames) of one plane, each level's rows from top to bottom."""
+    tiles, grid = segment.block_tiles, segment.grids[0]
+    columns = range(0, grid.tile_columns, tiles)
+    upper = _UpperLevel(segment, segment.depth + 1) if segment.depth + 1 < len(segment.grids) else None
 
-    def __init__(
-        self,
-        source: ReadableLevel,
-        pyramid: Pyramid,
-        level_indices: list[int],
-        encoder: FrameEncoder,
-        workload: Workload,
-    ) -> None:
-        self.source = source
-        self.level_indices = level_indices
-        self.grids: list[TileGrid] = [pyramid.levels[index].grid for index in level_indices]
-        self.encoder = encoder
-        self.workload = workload
-        self.reuse = pyramid.levels[level_indices[0]].reuses_frames
-        # Half-scale decoding needs whole stored tiles: it serves a level whose frames are reused.
-        self.fast = pyramid.fast and self.reuse
-        self.block_tiles = self._choose_block_tiles()
-        # How many levels are derived inside a block.
-        self.depth = min(self.block_tiles.bit_length() - 1, len(self.grids) - 1)
+    def encode_block(corner: tuple[int, int]) -> Block:
+        return Block(segment, *corner, focal_plane_index, optical_path_index).encode()
 
-    def _choose_block_tiles(self) -> int:
-        """Return the side of a block in tiles, a power of two.
-
-        The frames do not depend on it: means are exact whatever the order of work.
-        """
-        grid = self.grids[0]
-        row_bytes = grid.total_pixel_matrix_columns * grid.rows * self.source.samples_per_pixel
-        row_bytes = row_bytes * self.source.dtype.itemsize // EXPECTED_COMPRESSION
-        tiles = 1
-        while max(grid.rows, grid.columns) * tiles * 2 <= BLOCK_PIXELS:
-            if tiles >= 2 and row_bytes * tiles * 2 > self.workload.memory_bytes // 2:
-                break
-            tiles *= 2
-        return tiles
-
-    def encode_plane(self, focal_plane_index: int, optical_path_index: int) -> Iterator[FrameRun]:
-        """Yield the frames of one plane of every level of the segment."""
-        plane = focal_plane_index, optical_path_index
-        tiles, grid = self.block_tiles, self.grids[0]
-        block_columns = -(-grid.tile_columns // tiles)
-        upper = None
-        if self.depth + 1 < len(self.grids):
-            upper = _UpperLevel(self, self.depth + 1)
-        blocks = (
-            (row, column)
-            for row in range(0, grid.tile_rows, tiles)
-            for column in range(0, block_columns * tiles, tiles)
-        )
-        with closing(
-            _in_order(lambda block: self.encode_block(*block, plane), blocks, self.workload.workers)
-        ) as results:
-            for block_row in range(-(-grid.tile_rows // tiles)):
-                rows: list[list[list[bytes]]] = [[[] for _ in range(tiles >> level)] for level in range(self.depth + 1)]
-                for block_column, result in enumerate(islice(results, block_columns)):
-                    for level, level_rows in enumerate(result.frames):
-                        for row, frames in enumerate(level_rows):
-                            rows[level][row] += frames
-                    if upper is not None and result.carry is not None:
-                        upper.place(result.carry, block_row, block_column)
-                    self._account(result)
-                for level, level_rows in enumerate(rows):
-                    for frames in level_rows:
-                        if frames:
-                            yield FrameRun(self.level_indices[level], frames)
-                if upper is not None:
-                    yield from upper.finish_row(block_row)
-
-    def _account(self, result: _BlockResult) -> None:
-        index = self.level_indices[0]
-        if result.missing_tiles:
-            self.workload.missing_tiles[index] = self.workload.missing_tiles.get(index, 0) + result.missing_tiles
-        if self.workload.on_pixels is not None:
-            self.workload.on_pixels(result.pixels)
-
-    def encode_block(self, tile_row: int, tile_column: int, plane: tuple[int, int]) -> _BlockResult:
-        """Read one block, and encode it and the levels derived inside it. Runs in any thread.
-
-        Parameters
-        ----------
-        tile_row, tile_column : int
-            First tile of the block in the segment's largest grid.
-        plane : tuple of int
-            (focal plane, optical path) indices.
-        """
-        if self.reuse:
-            base_frames, pixels, missing = self._reuse_block(tile_row, tile_column, plane)
-            frames = [base_frames]
-            level = 1
-        else:
-            pixels, missing = self._read_block(tile_row, tile_column, plane)
-            frames = []
-            level = 0
-        while pixels is not None and level <= self.depth:
-            grid = self.grids[level]
-            row, column = tile_row >> level, tile_column >> level
-            frames.append(self.encode_tiles(pixels, grid, row, column))
-            if level + 1 == len(self.grids):
-                pixels = None
-                break
-            pixels = halve(pixels)
-            level += 1
-            self._pad(pixels, level, tile_row, tile_column)
-        tiles, grid = self.block_tiles, self.grids[0]
-        seen = min(tiles, grid.tile_rows - tile_row) * min(tiles, grid.tile_columns - tile_column)
-        return _BlockResult(frames, pixels, missing, seen * grid.rows * grid.columns)
-
-    def _pad(self, pixels: Pixels, level: int, tile_row: int, tile_column: int) -> None:
-        """Replicate the matrix's last row and column over the part of a block outside it."""
-        grid = self.grids[level]
-        # The block's corner at this level, in pixels: tile offsets are multiples of 2**level tiles.
-        top, left = tile_row * grid.rows >> level, tile_column * grid.columns >> level
-        replicate_edges(pixels, grid.total_pixel_matrix_rows - top, grid.total_pixel_matrix_columns - left)
-
-    def encode_tiles(self, pixels: Pixels, grid: TileGrid, tile_row: int, tile_column: int) -> list[list[bytes]]:
-        """Encode all tiles of a region that starts at a tile and lies inside the grid."""
-        return [
-            [
-                self.encoder.encode(np.ascontiguousarray(pixels[top : top + grid.rows, left : left + grid.columns]))
-                for left in range(0, pixels.shape[1], grid.columns)
-                if tile_column + left // grid.columns < grid.tile_columns
-            ]
-            for top in range(0, pixels.shape[0], grid.rows)
-            if tile_row + top // grid.rows < grid.tile_rows
-        ]
-
-    def _read_block(self, tile_row: int, tile_column: int, plane: tuple[int, int]) -> tuple[Pixels, int]:
-        """Return the decoded pixels of a block."""
-        tiles, grid = self.block_tiles, self.grids[0]
-        return self.source.read_region(
-            tile_row * grid.rows,
-            tile_column * grid.columns,
-            tiles * grid.rows,
-            tiles * grid.columns,
-            focal_plane_index=plane[0],
-            optical_path_index=plane[1],
-        )
-
-    def _reuse_block(
-        self, tile_row: int, tile_column: int, plane: tuple[int, int]
-    ) -> tuple[list[list[bytes]], Pixels | None, int]:
-        """Return the stored frames of a block, its pixels at half size, and how many tiles were missing.
-
-        Each tile is halved as soon as it is decoded, so that the block never exists at full size.
-        """
-        source, grid, tiles = self.source, self.grids[0], self.block_tiles
-        half = None
-        if len(self.grids) > 1:
-            # With depth 0 the half-size tile goes to the level above the blocks.
-            shape = (tiles * grid.rows // 2, tiles * grid.columns // 2, source.samples_per_pixel)
-            half = np.empty(shape, source.dtype)
-        half_rows, half_columns = grid.rows // 2, grid.columns // 2
-        missing = 0
-        frames: list[list[bytes]] = []
-        for row in range(min(tiles, grid.tile_rows - tile_row)):
-            frames.append([])
-            for column in range(min(tiles, grid.tile_columns - tile_column)):
-                address = TileAddress(tile_row + row, tile_column + column, *plane)
-                frame = source.read_frame(address)
-                if frame is None:
-                    frame = source.blank_frame()
-                    missing += 1
-                frames[-1].append(frame)
-                if half is not None:
-                    top, left = row * half_rows, column * half_columns
-                    self._halve_frame(frame, address, half[top : top + half_rows, left : left + half_columns])
-        if half is not None:
-            self._pad(half, 1, tile_row, tile_column)
-        return frames, half, missing
-
-    def _halve_frame(self, frame: bytes, address: TileAddress, out: Pixels) -> None:
-        """Decode a stored frame and write it at half size to `out`."""
-        grid = self.grids[0]
-        rows, columns = grid.valid_size(address)
-        if self.fast and (rows, columns) == (grid.rows, grid.columns):
-            pixels = self.source.decode_half_frame(frame, address)
-            if pixels is not None:
-                out[...] = pixels
-                return
-        pixels = self.source.decode_frame(frame, address)
-        if pixels.shape[:2] != (grid.rows, grid.columns):
-            raise CorruptSourceError(
-                f"decoded to {pixels.shape[0]} x {pixels.shape[1]} pixels, expected {grid.rows} x {grid.columns}",
-                frame_index=grid.frame_index(address),
-            )
-        if (rows, columns) != (grid.rows, grid.columns):
-            replicate_edges(pixels, rows, columns)
-        halve(pixels, out)
+    corners = ((row, column) for row in range(0, grid.tile_rows, tiles) for column in columns)
+    with closing(_in_order(encode_block, corners, workload.workers)) as blocks:
+        for block_row in range(-(-grid.tile_rows // tiles)):
+            rows: list[list[list[bytes]]] = [[[] for _ in range(tiles >> level)] for level in range(segment.depth + 1)]
+            for block_column, block in enumerate(islice(blocks, len(columns))):
+                for level_rows, block_rows in zip(rows, block.frames, strict=True):
+                    for frames, block_frames in zip(level_rows, block_rows, strict=True):
+                        frames += block_frames
+                if upper is not None and block.carry is not None:
+                    upper.place(block.carry, block_row, block_column)
+                workload.account(level_index, block)
+            for level, level_rows in enumerate(rows):
+                yield from ((level, frames) for frames in level_rows if frames)
+            if upper is not None:
+                yield from upper.finish_row(block_row)
 
 
 class _UpperLevel:
     """A level above the blocks, built from a row of tiles at a time."""
 
-    def __init__(self, segment: _Segment, level: int) -> None:
-        self.segment = segment
-        self.level = level
-        self.grid = segment.grids[level]
+    def __init__(self, segment: Segment, level: int) -> None:
+        self._segment = segment
+        self._level = level
+        self._grid = segment.grids[level]
         source = segment.source
         # Two rows of what comes from below make one row of tiles here.
-        self.pixels = np.empty(
-            (self.grid.rows, self.grid.tile_columns * self.grid.columns, source.samples_per_pixel), source.dtype
-        )
-        self.above = _UpperLevel(segment, level + 1) if level + 1 < len(segment.grids) else None
+        width = self._grid.tile_columns * self._grid.columns
+        self._pixels = np.empty((self._grid.rows, width, source.samples_per_pixel), source.dtype)
+        self._above = _UpperLevel(segment, level + 1) if level + 1 < len(segment.grids) else None
 
     def place(self, half: Pixels, row: int, column: int) -> None:
         """Put a half-size tile from the level below at (row, column) of that level's tiles."""
         rows, columns = half.shape[:2]
         top, left = row % 2 * rows, column * columns
-        self.pixels[top : top + rows, left : left + columns] = half
+        self._pixels[top : top + rows, left : left + columns] = half
 
-    def finish_row(self, row: int) -> Iterator[FrameRun]:
+    def finish_row(self, row: int) -> Iterator[tuple[int, list[bytes]]]:
         """Take note that row `row` of the level below is complete; yield frames when that completes one here."""
-        own_row = row // 2
-        below = self.segment.grids[self.level - 1]
-        if row % 2 == 0 and row + 1 < below.tile_rows:
+        if row % 2 == 0 and row + 1 < self._segment.grids[self._level - 1].tile_rows:
             return
-        grid = self.grid
-        replicate_edges(
-            self.pixels, grid.total_pixel_matrix_rows - own_row * grid.rows, grid.total_pixel_matrix_columns
-        )
-        (frames,) = self.segment.encode_tiles(self.pixels, grid, own_row, 0)
-        yield FrameRun(self.segment.level_indices[self.level], frames)
-        if self.above is not None:
-            self.above.place(halve(self.pixels), own_row, 0)
-            yield from self.above.finish_row(own_row)
+        grid, own_row = self._grid, row // 2
+        valid_rows = grid.total_pixel_matrix_rows - own_row * grid.rows
+        replicate_edges(self._pixels, valid_rows, grid.total_pixel_matrix_columns)
+        encode = self._segment.encoder.encode
+        lefts = range(0, self._pixels.shape[1], grid.columns)
+        yield self._level, [encode(np.ascontiguousarray(self._pixels[:, left : left + grid.columns])) for left in lefts]
+        if self._above is not None:
+            self._above.place(halve(self._pixels), own_row, 0)
+            yield from self._above.finish_row(own_row)
 
 
 def _in_order[T, R](work: Callable[[T], R], items: Iterator[T], workers: int) -> Generator[R]:

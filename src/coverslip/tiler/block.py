@@ -1,0 +1,185 @@
+"""The work on one block of tiles, all in one thread: read, encode, halve, down a quad-tree.
+
+A tile is halved into its parent as soon as its pixels are there, and a parent is encoded as soon as it is full: what is
+worked on is one tile per level, which stays in the processor's cache.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from coverslip.errors import CorruptSourceError
+from coverslip.tiler.codecs.base import FrameEncoder, Pixels
+from coverslip.tiler.downsample import halve, replicate_edges
+from coverslip.tiler.grid import TileAddress, TileGrid
+from coverslip.tiler.reading import ReadableLevel
+
+__all__ = ["Block", "Segment"]
+
+
+class Segment(NamedTuple):
+    """One stored level and the levels derived from it.
+
+    Parameters
+    ----------
+    source : ReadableLevel
+    grids : tuple of TileGrid
+        Of the stored level, as it is written, and of each derived one; all have the same tile size.
+    encoder : FrameEncoder
+        For all frames that are not reused.
+    reuse : bool
+        Whether the stored level's frames are copied bit for bit; its grid is then that of the source.
+    fast : bool
+        Whether the first derived level comes from decoding at half scale, where the codec can.
+    block_tiles : int
+        Side of a block in tiles of the stored level, a power of two.
+    """
+
+    source: ReadableLevel
+    grids: tuple[TileGrid, ...]
+    encoder: FrameEncoder
+    reuse: bool
+    fast: bool
+    block_tiles: int
+
+    @property
+    def depth(self) -> int:
+        """How many levels are derived inside a block."""
+        return min(self.block_tiles.bit_length() - 1, len(self.grids) - 1)
+
+
+class Block:
+    """One block of a segment.
+
+    Parameters
+    ----------
+    segment : Segment
+    tile_row, tile_column : int
+        First tile of the block in the stored level's grid.
+    focal_plane_index, optical_path_index : int
+
+    Attributes
+    ----------
+    frames : list
+        By level of the segment, by row of tiles: the frames of that row inside the block.
+    carry : ndarray or None
+        The block's top level at half size, for the level above the blocks; None if there is none.
+    missing_tiles : int
+        Stored tiles that the file does not hold.
+    """
+
+    def __init__(
+        self, segment: Segment, tile_row: int, tile_column: int, focal_plane_index: int, optical_path_index: int
+    ) -> None:
+        self.segment = segment
+        self.missing_tiles = 0
+        self.carry: Pixels | None = None
+        self._corner = tile_row, tile_column
+        self._plane = focal_plane_index, optical_path_index
+        depth, tiles = segment.depth, segment.block_tiles
+        self.frames: list[list[list[bytes]]] = [[[] for _ in range(tiles >> level)] for level in range(depth + 1)]
+        grid, source = segment.grids[0], segment.source
+        shape = grid.rows, grid.columns, source.samples_per_pixel
+        self._tiles = [np.empty(shape, source.dtype) for _ in range(depth)]
+        self._region: Pixels | None = None
+        self._wants_pixels = len(segment.grids) > 1
+
+    def encode(self) -> Block:
+        """Do all the work and return the block itself."""
+        segment, (tile_row, tile_column) = self.segment, self._corner
+        depth = segment.depth
+        grid = segment.grids[depth]
+        side = segment.block_tiles >> depth
+        if not segment.reuse:
+            self._read_region()
+        for row in range(tile_row >> depth, min((tile_row >> depth) + side, grid.tile_rows)):
+            for column in range(tile_column >> depth, min((tile_column >> depth) + side, grid.tile_columns)):
+                pixels = self._encode_tile(depth, row, column)
+                if pixels is not None and depth + 1 < len(segment.grids):
+                    self.carry = halve(pixels)
+        return self
+
+    def _read_region(self) -> None:
+        grid, tiles = self.segment.grids[0], self.segment.block_tiles
+        self._region, self.missing_tiles = self.segment.source.read_region(
+            self._corner[0] * grid.rows,
+            self._corner[1] * grid.columns,
+            tiles * grid.rows,
+            tiles * grid.columns,
+            focal_plane_index=self._plane[0],
+            optical_path_index=self._plane[1],
+        )
+
+    def _encode_tile(self, level: int, row: int, column: int) -> Pixels | None:
+        """Encode a tile and all tiles that it derives from.
+
+        Returns
+        -------
+        ndarray or None
+            The tile's pixels, valid until the next tile of its level; None if nothing is derived from the level.
+        """
+        if level == 0:
+            return self._encode_base_tile(row, column)
+        tile = self._tiles[level - 1]
+        half_rows, half_columns = tile.shape[0] // 2, tile.shape[1] // 2
+        below = self.segment.grids[level - 1]
+        for i in range(min(2, below.tile_rows - 2 * row)):
+            for j in range(min(2, below.tile_columns - 2 * column)):
+                quadrant = tile[i * half_rows : (i + 1) * half_rows, j * half_columns : (j + 1) * half_columns]
+                if level > 1 or not self._halve_fast(2 * row + i, 2 * column + j, quadrant):
+                    pixels = self._encode_tile(level - 1, 2 * row + i, 2 * column + j)
+                    if pixels is not None:
+                        halve(pixels, quadrant)
+        replicate_edges(tile, *self.segment.grids[level].valid_size(TileAddress(row, column)))
+        self._add_frame(level, row, self.segment.encoder.encode(tile))
+        return tile
+
+    def _encode_base_tile(self, row: int, column: int) -> Pixels | None:
+        """Copy or encode a tile of the stored level."""
+        grid, source = self.segment.grids[0], self.segment.source
+        if self._region is not None:
+            top, left = (row - self._corner[0]) * grid.rows, (column - self._corner[1]) * grid.columns
+            pixels = self._region[top : top + grid.rows, left : left + grid.columns]
+            self._add_frame(0, row, self.segment.encoder.encode(np.ascontiguousarray(pixels)))
+            return pixels
+        address = TileAddress(row, column, *self._plane)
+        frame = self._copy_frame(address)
+        if not self._wants_pixels:
+            return None
+        pixels = source.decode_frame(frame, address)
+        if pixels.shape[:2] != (grid.rows, grid.columns):
+            raise CorruptSourceError(
+                f"decoded to {pixels.shape[0]} x {pixels.shape[1]} pixels, expected {grid.rows} x {grid.columns}",
+                frame_index=grid.frame_index(address),
+            )
+        replicate_edges(pixels, *grid.valid_size(address))
+        return pixels
+
+    def _halve_fast(self, row: int, column: int, out: Pixels) -> bool:
+        """Copy a base frame and decode it at half scale into `out`, if that is wanted and can be done."""
+        grid = self.segment.grids[0]
+        address = TileAddress(row, column, *self._plane)
+        if not self.segment.fast or grid.valid_size(address) != (grid.rows, grid.columns):
+            return False
+        frame = self.segment.source.read_frame(address)
+        pixels = self.segment.source.decode_half_frame(frame, address) if frame is not None else None
+        if frame is None or pixels is None:
+            return False
+        self._add_frame(0, row, frame)
+        out[...] = pixels
+        return True
+
+    def _copy_frame(self, address: TileAddress) -> bytes:
+        """Read a stored frame, or make a blank one where the file holds none, and keep it."""
+        frame = self.segment.source.read_frame(address)
+        if frame is None:
+            frame = self.segment.source.blank_frame()
+            self.missing_tiles += 1
+        self._add_frame(0, address.row_index, frame)
+        return frame
+
+    def _add_frame(self, level: int, row: int, frame: bytes) -> None:
+        # Down the quad-tree the tiles of one row come from left to right.
+        self.frames[level][row - (self._corner[0] >> level)].append(frame)
