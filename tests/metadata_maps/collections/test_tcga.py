@@ -259,6 +259,18 @@ def test_the_radiology_identifier_of_four_patients_is_told_beside_their_own():
     assert "OtherPatientIDsSequence" not in tcga(FFPE, "TCGA-LUAD").attributes
 
 
+def test_the_project_is_that_of_the_folder_where_the_table_has_none():
+    path = f"data/TCGA-GBM/0c159ca4/{FROZEN}"
+    slide = map_slide("tcga", path, {"file": path})
+    assert slide.problems == ()
+    assert slide.attributes["ClinicalTrialProtocolID"] == "TCGA-GBM"
+    assert slide.collection["collection_id"] == "tcga_gbm"
+
+
+def test_a_project_in_lower_case_is_the_same():
+    assert tcga(FFPE, "tcga-luad").attributes == tcga(FFPE, "TCGA-LUAD").attributes
+
+
 @pytest.mark.parametrize(
     "file, project, keyword",
     [
