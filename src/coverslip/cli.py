@@ -24,6 +24,7 @@ from coverslip.map_commands import map_group
 
 if TYPE_CHECKING:
     from coverslip.converter.request import ConversionRequest, ConversionResult, Replacement
+    from coverslip.metadata_maps.evaluate import MappedSlide
 
 __all__ = ["main"]
 
@@ -42,6 +43,7 @@ Examples:
   coverslip convert slide.svs -o out --include label,overview,thumbnail
   coverslip convert slide.tif -o out --mpp 0.25 --codec jpeg:90:444
   coverslip convert slide.svs -o out --set PatientID=P1 --set StudyID=E7
+  coverslip convert TCGA-*.svs -o out --metadata slides.csv --map tcga
   coverslip convert slide.svs -o out --dry-run
   coverslip convert -o out -- -odd-name.svs
 """
@@ -148,6 +150,9 @@ def info(slide: Path, as_json: bool) -> None:
 @click.option("--reencode", is_flag=True, help="Encode every frame, even where stored ones could be copied.")
 @click.option("--include", metavar="NAMES", help="Also write these, joined by commas: label, overview, thumbnail.")
 @click.option("--mpp", metavar="UM", help="Micrometres per pixel of the base level: one number, or ROW,COLUMN.")
+@click.option("--metadata", type=click.Path(path_type=Path, dir_okay=False), help="A table that says what slides show.")
+@click.option("--map", "map_name", metavar="NAME|FILE", help="How it becomes DICOM: tcga, htan, cmb, ccdi, a file.")
+@click.option("--table", "pairs", metavar="NAME=FILE", multiple=True, help="Second table that the map asks for.")
 @click.option(
     "--set", "settings", metavar="KEYWORD=VALUE", multiple=True, help="Set a DICOM attribute; may be repeated."
 )
@@ -257,7 +262,22 @@ def _request_maker(options: dict[str, Any]) -> Callable[[Path], ConversionReques
         "overwrite": options["overwrite"],
         "replaces": parse_replacement(options["replaces"], options["reason"]),
     }
-    return lambda slide: ConversionRequest(path=slide, **shared)
+    mapped_slide = _metadata_of(options["metadata"], options["map_name"], options["pairs"])
+    return lambda slide: ConversionRequest(path=slide, mapped=mapped_slide(slide), **shared)
+
+
+def _metadata_of(
+    table: Path | None, map_name: str | None, pairs: tuple[str, ...]
+) -> Callable[[Path], MappedSlide | None]:
+    """Read table and map once, and return what tells the metadata of each slide."""
+    if table is None or map_name is None:
+        if table or map_name or pairs:
+            raise UsageError("--metadata and --map go together, and --table goes with them")
+        return lambda _slide: None
+    from coverslip.map_commands import read_second_tables
+    from coverslip.metadata_maps.join import MetadataJoin
+
+    return MetadataJoin(table, map_name, read_second_tables(pairs)).mapped_slide
 
 
 def _parse_levels(text: str) -> str | int:

@@ -35,11 +35,15 @@ __all__ = [
     "InstanceDescription",
     "SeriesDescription",
     "SeriesIdentity",
+    "add_specimen",
     "build_instance_dataset",
     "build_series_dataset",
     "check_attributes",
+    "code_item",
+    "encode_dataset",
     "encode_header",
     "format_decimal",
+    "set_attribute",
 ]
 
 ABSENT_DATETIME = "19000101000000"
@@ -135,8 +139,6 @@ class SeriesDescription:
         (X, Y) of the first pixel in the slide coordinate system.
     icc_profile : bytes or None
         Input class; None for monochrome.
-    attributes : mapping
-        The user's, checked by `check_attributes`.
     """
 
     identity: SeriesIdentity
@@ -147,7 +149,6 @@ class SeriesDescription:
     base_spacing_mm: tuple[float, float]
     origin_mm: tuple[float, float] | None
     icc_profile: bytes | None
-    attributes: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +196,7 @@ def check_attributes(attributes: Mapping[str, str]) -> None:
         empty where it must not be.
     """
     for keyword, text in attributes.items():
-        _set_attribute(Dataset(), keyword, text)
+        set_attribute(Dataset(), keyword, text)
 
 
 def build_series_dataset(series: SeriesDescription) -> Dataset:
@@ -225,12 +226,12 @@ def build_series_dataset(series: SeriesDescription) -> Dataset:
     ds.AcquisitionContextSequence = Sequence()
     ds.DimensionOrganizationType = "TILED_FULL"
     ds.DimensionOrganizationSequence = [_item(DimensionOrganizationUID=identity.dimension_organization_uid)]
-    _add_specimen(ds, identity)
+    add_specimen(ds, identity.container_identifier, identity.specimen_uid)
     _add_geometry(ds, series)
     _add_optical_paths(ds, series)
     ds.ContributingEquipmentSequence = [
         _item(
-            PurposeOfReferenceCodeSequence=[_code(codes.MODIFYING_EQUIPMENT)],
+            PurposeOfReferenceCodeSequence=[code_item(codes.MODIFYING_EQUIPMENT)],
             Manufacturer="coverslip",
             ManufacturerModelName="coverslip",
             # Not the program's version, which changes without changing the output.
@@ -238,8 +239,6 @@ def build_series_dataset(series: SeriesDescription) -> Dataset:
             ContributionDescription="Conversion of the whole slide image to DICOM",
         )
     ]
-    for keyword, text in series.attributes.items():
-        _set_attribute(ds, keyword, text)
     return ds
 
 
@@ -277,7 +276,7 @@ def build_instance_dataset(shared: Dataset, instance: InstanceDescription) -> Da
     if methods:
         ds.LossyImageCompressionMethod = methods
     if instance.derivation:
-        ds.DerivationCodeSequence = [_code(code) for code in instance.derivation]
+        ds.DerivationCodeSequence = [code_item(code) for code in instance.derivation]
         ds.DerivationDescription = instance.derivation_description
     measures = _item(SliceThickness=format_decimal(NOMINAL_DEPTH_UM / 1000))
     if instance.pixel_spacing_mm is not None:
@@ -325,10 +324,15 @@ def encode_header(ds: Dataset, instance: InstanceDescription, ratio: float | Non
     ratios = [earlier for _, earlier in instance.earlier_lossy] + ([] if ratio is None else [ratio])
     if ratios:
         ds.LossyImageCompressionRatio = [_ratio(value) for value in ratios]
+    return encode_dataset(ds, instance.frame_format.transfer_syntax_uid)
+
+
+def encode_dataset(ds: Dataset, transfer_syntax_uid: str) -> bytes:
+    """Return preamble, file meta information and a data set that lacks nothing but its pixel data."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = ds.SOPClassUID
     meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-    meta.TransferSyntaxUID = UID(instance.frame_format.transfer_syntax_uid)
+    meta.TransferSyntaxUID = UID(transfer_syntax_uid)
     meta.ImplementationClassUID = UID(derive_uid(UUID_ROOT, "coverslip", "implementation class"))
     meta.ImplementationVersionName = "COVERSLIP"
     # The data set is written by the rules of explicit VR little endian, which all our transfer syntaxes share.
@@ -372,17 +376,17 @@ def _long_string(text: str | None) -> str:
     return allowed.strip()[:64].strip() or UNKNOWN
 
 
-def _add_specimen(ds: Dataset, identity: SeriesIdentity) -> None:
+def add_specimen(ds: Dataset, container_identifier: str, specimen_uid: str) -> None:
     """Add the Specimen Module (PS3.3 C.7.6.22): one slide holding one specimen of which nothing more is known."""
-    ds.ContainerIdentifier = identity.container_identifier
+    ds.ContainerIdentifier = container_identifier
     ds.IssuerOfTheContainerIdentifierSequence = Sequence()
-    ds.ContainerTypeCodeSequence = [_code(codes.MICROSCOPE_SLIDE)]
+    ds.ContainerTypeCodeSequence = [code_item(codes.MICROSCOPE_SLIDE)]
     ds.SpecimenDescriptionSequence = [
         _item(
-            SpecimenIdentifier=identity.container_identifier,
+            SpecimenIdentifier=container_identifier,
             IssuerOfTheSpecimenIdentifierSequence=Sequence(),
-            SpecimenUID=identity.specimen_uid,
-            SpecimenTypeCodeSequence=[_code(codes.SLIDE)],
+            SpecimenUID=specimen_uid,
+            SpecimenTypeCodeSequence=[code_item(codes.SLIDE)],
             SpecimenPreparationSequence=Sequence(),
         )
     ]
@@ -419,7 +423,7 @@ def _add_optical_paths(ds: Dataset, series: SeriesDescription) -> None:
         item = _item(
             OpticalPathIdentifier=path.identifier,
             IlluminationTypeCodeSequence=[
-                _code(codes.BRIGHTFIELD_ILLUMINATION if bright else codes.EPIFLUORESCENCE_ILLUMINATION)
+                code_item(codes.BRIGHTFIELD_ILLUMINATION if bright else codes.EPIFLUORESCENCE_ILLUMINATION)
             ],
         )
         if path.description:
@@ -427,7 +431,7 @@ def _add_optical_paths(ds: Dataset, series: SeriesDescription) -> None:
         if path.illumination_wave_length_nm is not None:
             item.IlluminationWaveLength = path.illumination_wave_length_nm
         else:
-            item.IlluminationColorCodeSequence = [_code(codes.FULL_SPECTRUM if bright else codes.NARROW_SPECTRUM)]
+            item.IlluminationColorCodeSequence = [code_item(codes.FULL_SPECTRUM if bright else codes.NARROW_SPECTRUM)]
         if path.filter_pass_through_wave_length_nm is not None:
             item.LightPathFilterPassThroughWavelength = round(path.filter_pass_through_wave_length_nm)
         if series.icc_profile is not None:
@@ -441,7 +445,7 @@ def _add_optical_paths(ds: Dataset, series: SeriesDescription) -> None:
     ds.OpticalPathSequence = items
 
 
-def _set_attribute(ds: Dataset, keyword: str, text: str) -> None:
+def set_attribute(ds: Dataset, keyword: str, text: str) -> None:
     """Set one of the user's attributes where it belongs: in the data set, its optical paths or its specimens."""
     tag = tag_for_keyword(keyword)
     if tag is None:
@@ -491,5 +495,6 @@ def _item(**attributes: Any) -> Dataset:
     return item
 
 
-def _code(code: Code) -> Dataset:
+def code_item(code: Code) -> Dataset:
+    """Return a coded concept as the item of a code sequence."""
     return _item(CodeValue=code.value, CodingSchemeDesignator=code.scheme_designator, CodeMeaning=code.meaning)

@@ -14,6 +14,7 @@ from coverslip.converter.dataset import (
     build_instance_dataset,
     build_series_dataset,
     encode_header,
+    set_attribute,
 )
 from coverslip.converter.instance_writer import InstanceWriter
 from coverslip.converter.request import ConversionRequest
@@ -48,9 +49,15 @@ def open_writers(
             base_spacing_mm=plan.pyramid.levels[0].pixel_spacing_mm,
             origin_mm=pyramid.origin_mm,
             icc_profile=plan.icc_profile,
-            attributes=request.attributes,
         )
     )
+    if request.mapped is not None:
+        from coverslip.converter.mapped import apply_mapped, name_specimens
+
+        apply_mapped(shared, request.mapped)
+        name_specimens(shared, request.uid_root)
+    for keyword, text in request.attributes.items():
+        set_attribute(shared, keyword, text)
     writers = []
     for number, instance in enumerate(plan.instances, start=1):
         pixels, grid = instance.frame_format, instance.grid

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coverslip.converter.uids import UUID_ROOT
 from coverslip.tiler.pyramid import PyramidOptions
 from coverslip.validators.report import Finding
+
+if TYPE_CHECKING:
+    from coverslip.metadata_maps.evaluate import MappedSlide
 
 __all__ = ["ConversionRequest", "ConversionResult", "InstanceResult", "Replacement", "SeriesResult"]
 
@@ -39,6 +43,8 @@ class ConversionRequest:
         Budget for frames and blocks in flight; shapes the work, never the output.
     overwrite : bool
         Replace a series that is already there.
+    mapped : MappedSlide, optional
+        What a curator's table says of the slide, by way of a map; `attributes` go before it.
     replaces : Replacement, optional
         The series that this one corrects: told in `conversion.json` and nowhere else.
     """
@@ -54,7 +60,17 @@ class ConversionRequest:
     workers: int = 2
     memory_bytes: int = 64 << 20
     overwrite: bool = False
+    mapped: MappedSlide | None = None
     replaces: Replacement | None = None
+
+    def identity_attributes(self) -> dict[str, str]:
+        """Return the texts that say who and what the slide belongs to: the map's, and the user's before them."""
+        found = {}
+        if self.mapped is not None:
+            found = {key: str(value) for key, value in self.mapped.attributes.items() if isinstance(value, str | int)}
+            if len(self.mapped.specimens) == 1:
+                found["SpecimenIdentifier"] = str(self.mapped.specimens[0].get("SpecimenIdentifier", ""))
+        return {key: value for key, value in found.items() if value} | dict(self.attributes)
 
     def shaping_options(self) -> str:
         """Return the options that shape the output's bytes, as one stable text that UIDs are derived from."""
@@ -71,6 +87,12 @@ class ConversionRequest:
             "spacing_mm": self.spacing_mm,
             "attributes": sorted(self.attributes.items()),
             "offset_table": self.offset_table,
+            "mapped": self.mapped
+            and (
+                sorted(self.mapped.attributes.items(), key=itemgetter(0)),
+                self.mapped.specimens,
+                self.mapped.optical_paths,
+            ),
         }
         return repr(parts)
 

@@ -137,7 +137,7 @@ def plan_series(source: SlideSource, pyramid_index: int, request: ConversionRequ
     pyramid = plan_pyramid(stored, spacing_mm, request.pyramid)
     base = source_pyramid.levels[0]
     encoder = make_encoder(pyramid.codec, dtype=base.dtype, samples_per_pixel=base.samples_per_pixel)
-    container = request.attributes.get("ContainerIdentifier") or f"SLIDE-{digest[:16].upper()}"
+    container = request.identity_attributes().get("ContainerIdentifier") or f"SLIDE-{digest[:16].upper()}"
     uids = _derive_uids(request, digest, pyramid_index, container)
     icc_profile = _choose_icc_profile(source, base, findings)
 
@@ -185,7 +185,7 @@ def _derive_uids(request: ConversionRequest, digest: str, pyramid_index: int, co
     Study, frame of reference and specimen follow from identity alone. All others also follow from the source's bytes
     and everything that shapes the output: other bytes never carry the same UID.
     """
-    root, attributes = request.uid_root, request.attributes
+    root, attributes = request.uid_root, request.identity_attributes()
     patient = attributes.get("PatientID", "")
     version = (digest, str(pyramid_index), request.shaping_options(), str(OUTPUT_FORMAT), patient, container)
     return {**version_uids(root, *version), **identity_uids(root, attributes, container)}

@@ -1,0 +1,62 @@
+"""A table, its map and its second tables, read once and asked for one slide after another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from coverslip.errors import MissingMetadataError
+from coverslip.metadata_maps.evaluate import MappedSlide, apply_map, require_tables, slide_facts
+from coverslip.metadata_maps.language import load_map
+from coverslip.metadata_maps.matching import RowFinder
+from coverslip.metadata_maps.tables import Table, read_table
+
+__all__ = ["MetadataJoin"]
+
+
+class MetadataJoin:
+    """What a curator's table says of slides, by way of a map.
+
+    Parameters
+    ----------
+    table : Path
+    map_name : str
+        Name of a shipped map, or a TOML file.
+    second_tables : mapping
+        By the name the map gives them.
+
+    Raises
+    ------
+    UsageError
+        If a file cannot be read, or table and map do not go together.
+    """
+
+    def __init__(self, table: Path, map_name: str, second_tables: Mapping[str, Table]) -> None:
+        self._map = load_map(map_name)
+        self._tables = second_tables
+        self._finder = RowFinder(self._map, read_table(table))
+        require_tables(self._map, second_tables)
+
+    def mapped_slide(self, path: Path) -> MappedSlide:
+        """Return what is said of a slide.
+
+        Raises
+        ------
+        MissingMetadataError
+            If the slide has no row or not just its own, or if a required value is missing or does not fit.
+        """
+        facts = slide_facts(path)
+        match = self._finder.find(facts)
+        if match.ambiguous:
+            rows = ", ".join(str(row.number) for row in match.ambiguous)
+            raise MissingMetadataError(f"may be that of the rows {rows} of the table, by the column {match.column!r}")
+        if not match.rows:
+            raise MissingMetadataError(f"has no row in the table, by the column {match.column!r}")
+        mapped = apply_map(self._map, facts, match.rows, self._tables)
+        errors = [problem for problem in mapped.problems if problem.severity == "ERROR"]
+        if errors:
+            first = errors[0]
+            place = " of ".join(part for part in (first.keyword, first.column and f"column {first.column!r}") if part)
+            more = f" (and {len(errors) - 1} more; coverslip map check lists them)" if len(errors) > 1 else ""
+            raise MissingMetadataError(f"row {first.row}: {place}: {first.message}{more}")
+        return mapped
