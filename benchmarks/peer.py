@@ -35,7 +35,9 @@ def set_up_peer() -> str:
         shutil.rmtree(_FOLDER, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", str(_FOLDER)], check=True)
         pip = [str(_FOLDER / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        subprocess.run([*pip, "--only-binary=:all:", "-r", str(_REQUIREMENTS)], check=True)
+        # The version of PyTurboJPEG that the peer wants has no wheel; it is plain Python.
+        only_binary = ("--only-binary=:all:", "--no-binary=PyTurboJPEG")
+        subprocess.run([*pip, *only_binary, "-r", str(_REQUIREMENTS)], check=True)
         done.write_text(digest)
     _find_library()
     pinned = (line for line in _REQUIREMENTS.read_text().splitlines() if line.startswith("wsidicomizer=="))
