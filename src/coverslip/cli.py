@@ -156,6 +156,26 @@ def info(slide: Path, as_json: bool) -> None:
 @click.option(
     "--set", "settings", metavar="KEYWORD=VALUE", multiple=True, help="Set a DICOM attribute; may be repeated."
 )
+@click.option(
+    "--deid",
+    default="default",
+    show_default=True,
+    metavar="POLICY",
+    help="What of the slide's own text may be written: default, remove-dates, shift-dates or a TOML file.",
+)
+@click.option(
+    "--deid-key-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The project's key, at least 32 random bytes: needed by policies that hash or shift.",
+)
+@click.option(
+    "--overview",
+    type=click.Choice(["whole", "mask-label"]),
+    default="whole",
+    show_default=True,
+    help="How an overview that is included is written: mask-label paints the slide's label over.",
+)
 @click.option("--uid-root", metavar="ROOT", help="Root of derived UIDs; default: 2.25.")
 @click.option(
     "--offset-table",
@@ -238,6 +258,8 @@ def _request_maker(options: dict[str, Any]) -> Callable[[Path], ConversionReques
     """Parse the options of `convert` once, and return what makes the request of each slide."""
     from coverslip.converter.request import ConversionRequest
     from coverslip.converter.uids import UUID_ROOT, require_uid_root
+    from coverslip.metadata_maps.deid.keys import load_key
+    from coverslip.metadata_maps.deid.policy import load_policy
     from coverslip.tiler.codecs import parse_codec
     from coverslip.tiler.pyramid import PyramidOptions
 
@@ -249,7 +271,14 @@ def _request_maker(options: dict[str, Any]) -> Callable[[Path], ConversionReques
         regenerate=options["regenerate"],
         fast=options["fast_pyramid"],
     )
+    policy = load_policy(options["deid"])
+    key = load_key(options["deid_key_file"]) if options["deid_key_file"] else None
+    if policy.needs_key and key is None:
+        raise UsageError(f"--deid {options['deid']} hashes or shifts: --deid-key-file is needed")
     shared = {
+        "policy": policy,
+        "deid_key": key,
+        "mask_label": options["overview"] == "mask-label",
         "output": options["output"],
         "pyramid": pyramid,
         "include": _parse_include(options["include"]),

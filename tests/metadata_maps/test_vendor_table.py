@@ -18,7 +18,7 @@ TABLES = sorted(Path(vendor_table.__file__).with_name("vendor").glob("*.toml"))
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
 def test_a_table_names_attributes_of_the_dictionary_and_has_no_other_keys(path):
     table = tomllib.loads(path.read_text())
-    assert set(table) <= {"title", "manufacturer", "focus_method", "fields", "identifying"}
+    assert set(table) <= {"title", "manufacturer", "overview_label", "focus_method", "fields", "identifying"}
     assert table["focus_method"] in ("AUTO", "MANUAL")
     for keyword, names in table.get("fields", {}).items():
         assert keyword == "Background" or tag_for_keyword(keyword), keyword

@@ -64,7 +64,7 @@ def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], No
                     continue
                 with staged_folder(request.output) as staged:
                     try:
-                        result = _write_series(staged, source, plan, request, progress)
+                        result = _write_series(staged, plan, request, progress)
                     except CorruptSourceError:
                         _require_unchanged(source, before)  # the better explanation
                         raise
@@ -100,7 +100,7 @@ def _accept_existing(plan: SeriesPlan) -> SeriesResult:
 
 
 def _write_series(
-    staged: Path, source: SlideSource, plan: SeriesPlan, request: ConversionRequest, progress: _Progress
+    staged: Path, plan: SeriesPlan, request: ConversionRequest, progress: _Progress
 ) -> SeriesResult:
     """Write all instances of a series into the staging folder; each is checked as soon as it is complete."""
     from coverslip.converter.headers import open_writers
@@ -108,7 +108,7 @@ def _write_series(
     workload = Workload(request.workers, request.memory_bytes, on_pixels=progress.add)
     runs = encode_pyramid(plan.source_pyramid.levels, plan.pyramid, plan.encoder, workload)
     with ExitStack() as stack, closing(runs), ThreadPoolExecutor(max(1, request.workers // 2)) as executor:
-        writers = open_writers(stack, staged, plan, request, source.metadata)
+        writers = open_writers(stack, staged, plan, request)
         checks: dict[int, Future[InstanceResult]] = {}
         for index, frames in chain(runs, _associated_frames(plan)):
             writers[index].write_frames(frames)

@@ -27,6 +27,7 @@ from coverslip.converter.uids import OUTPUT_FORMAT, UUID_ROOT, derive_uid
 from coverslip.errors import UsageError
 from coverslip.metadata_maps import codes
 from coverslip.metadata_maps.codes import Code
+from coverslip.metadata_maps.deid.claims import NOTHING_CLAIMED, DeidClaims
 from coverslip.tiler.codecs.base import FrameFormat
 from coverslip.tiler.grid import TileGrid
 
@@ -101,6 +102,7 @@ _NEVER_EMPTY = frozenset(
     )
 )
 """Type 1 attributes that the user may set."""
+_LONGEST_RESTRICTED = {"StationName": 16, "ImageComments": 10240}
 _NUMBERS: Mapping[str, type[int | float]] = {
     **dict.fromkeys((VR.SS, VR.SL, VR.SV, VR.US, VR.UL, VR.UV), int),
     **dict.fromkeys((VR.FL, VR.FD), float),
@@ -129,6 +131,7 @@ class SeriesDescription:
     ----------
     identity : SeriesIdentity
     metadata : SlideMetadata
+        De-identified.
     optical_paths : tuple of OpticalPath
     focal_planes : int
     base_size : tuple of int
@@ -139,6 +142,7 @@ class SeriesDescription:
         (X, Y) of the first pixel in the slide coordinate system.
     icc_profile : bytes or None
         Input class; None for monochrome.
+    deid : DeidClaims
     """
 
     identity: SeriesIdentity
@@ -149,6 +153,7 @@ class SeriesDescription:
     base_spacing_mm: tuple[float, float]
     origin_mm: tuple[float, float] | None
     icc_profile: bytes | None
+    deid: DeidClaims = NOTHING_CLAIMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +173,10 @@ class InstanceDescription:
         Method and ratio of each lossy compression before this instance's own.
     derivation : tuple of Code
     derivation_description : str
+    shows_label : bool
+        Whether the slide's label can be read in the picture.
+    barcode : str
+        Of the label, if the de-identification policy lets it out.
     """
 
     sop_instance_uid: str
@@ -179,6 +188,8 @@ class InstanceDescription:
     earlier_lossy: tuple[tuple[str, float], ...] = ()
     derivation: tuple[Code, ...] = ()
     derivation_description: str = ""
+    shows_label: bool = False
+    barcode: str = ""
 
     @property
     def flavor(self) -> str:
@@ -215,10 +226,11 @@ def build_series_dataset(series: SeriesDescription) -> Dataset:
     ds.SeriesNumber = 1
     ds.FrameOfReferenceUID = identity.frame_of_reference_uid
     ds.PositionReferenceIndicator = "SLIDE_CORNER"
-    # Enhanced General Equipment wants a value for each. A serial number identifies the place: left out.
+    _add_deidentification(ds, series.deid)
+    # Enhanced General Equipment wants a value for each.
     ds.Manufacturer = _long_string(metadata.manufacturer)
     ds.ManufacturerModelName = _long_string(metadata.manufacturer_model_name)
-    ds.DeviceSerialNumber = UNKNOWN
+    ds.DeviceSerialNumber = _long_string(metadata.device_serial_number)
     ds.SoftwareVersions = [_long_string(version) for version in metadata.software_versions] or UNKNOWN
     ds.AcquisitionUID = identity.acquisition_uid
     ds.AcquisitionDateTime = acquired
@@ -239,6 +251,9 @@ def build_series_dataset(series: SeriesDescription) -> Dataset:
             ContributionDescription="Conversion of the whole slide image to DICOM",
         )
     ]
+    for keyword, text in metadata.restricted.items():
+        if keyword != "BarcodeValue":  # stands with the pictures of the label
+            setattr(ds, keyword, _long_string(text, "", _LONGEST_RESTRICTED.get(keyword, 64)))
     return ds
 
 
@@ -277,6 +292,7 @@ def build_instance_dataset(shared: Dataset, instance: InstanceDescription) -> Da
         ds.LossyImageCompressionMethod = methods
     if instance.derivation:
         ds.DerivationCodeSequence = [code_item(code) for code in instance.derivation]
+    if instance.derivation_description:
         ds.DerivationDescription = instance.derivation_description
     measures = _item(SliceThickness=format_decimal(NOMINAL_DEPTH_UM / 1000))
     if instance.pixel_spacing_mm is not None:
@@ -298,15 +314,15 @@ def build_instance_dataset(shared: Dataset, instance: InstanceDescription) -> Da
 
 def _make_outside_the_pyramid(ds: Dataset, instance: InstanceDescription) -> None:
     """Change what differs in a label or overview: they show the slide's label, and not the scanned volume."""
-    ds.SpecimenLabelInImage = "YES"
-    ds.BurnedInAnnotation = "YES"
+    ds.SpecimenLabelInImage = "YES"  # as it must be, be the label painted over or not
+    ds.BurnedInAnnotation = "YES" if instance.shows_label else "NO"
     del ds.PyramidUID
     if instance.pixel_spacing_mm is None:
         del ds.ImagedVolumeWidth, ds.ImagedVolumeHeight, ds.ImagedVolumeDepth
     else:
         ds.ImagedVolumeHeight = ds.TotalPixelMatrixRows * instance.pixel_spacing_mm[0]
         ds.ImagedVolumeWidth = ds.TotalPixelMatrixColumns * instance.pixel_spacing_mm[1]
-    ds.setdefault("BarcodeValue", "")
+    ds.setdefault("BarcodeValue", _long_string(instance.barcode, ""))
     ds.setdefault("LabelText", "")
 
 
@@ -370,10 +386,20 @@ def _format_datetime(metadata: SlideMetadata) -> str:
     return acquired.strftime("%Y%m%d%H%M%S") + acquired.strftime("%z").replace(":", "")
 
 
-def _long_string(text: str | None) -> str:
+def _long_string(text: str | None, absent: str = UNKNOWN, longest: int = 64) -> str:
     """Return text of the slide's file as a Long String (PS3.5 6.2): 64 characters, none of control, no backslash."""
     allowed = "".join(character for character in text or "" if character.isprintable() and character != "\\")
-    return allowed.strip()[:64].strip() or UNKNOWN
+    return allowed.strip()[:longest].strip() or absent
+
+
+def _add_deidentification(ds: Dataset, deid: DeidClaims) -> None:
+    """Say what was done for the patient's privacy (PS3.3 C.7.1.1, C.12.1.1.7), and nothing else."""
+    ds.LongitudinalTemporalInformationModified = deid.longitudinal
+    if deid.patient_identity_removed:
+        # Else absent, not NO: the slides of a patient must not contradict each other, and some may show their label.
+        ds.PatientIdentityRemoved = "YES"
+        ds.DeidentificationMethod = deid.method
+        ds.DeidentificationMethodCodeSequence = [code_item(code) for code in deid.codes]
 
 
 def add_specimen(ds: Dataset, container_identifier: str, specimen_uid: str) -> None:

@@ -19,14 +19,11 @@ from coverslip.converter.dataset import (
 from coverslip.converter.instance_writer import InstanceWriter
 from coverslip.converter.request import ConversionRequest
 from coverslip.converter.series_plan import SeriesPlan
-from coverslip.converter.sources.base import SlideMetadata
 
 __all__ = ["open_writers"]
 
 
-def open_writers(
-    stack: ExitStack, folder: Path, plan: SeriesPlan, request: ConversionRequest, metadata: SlideMetadata
-) -> list[InstanceWriter]:
+def open_writers(stack: ExitStack, folder: Path, plan: SeriesPlan, request: ConversionRequest) -> list[InstanceWriter]:
     """Open the writer of every instance, in the order of the plan; `stack` closes them."""
     pyramid, uids = plan.source_pyramid, plan.uids
     base = plan.instances[0]
@@ -42,7 +39,8 @@ def open_writers(
                 specimen_uid=uids["specimen"],
                 container_identifier=plan.container_identifier,
             ),
-            metadata=metadata,
+            metadata=plan.metadata,
+            deid=plan.deid,
             optical_paths=pyramid.optical_paths,
             focal_planes=len(pyramid.focal_plane_offsets_um),
             base_size=(base.grid.total_pixel_matrix_rows, base.grid.total_pixel_matrix_columns),
@@ -71,6 +69,8 @@ def open_writers(
             earlier_lossy=instance.earlier_lossy,
             derivation=instance.derivation,
             derivation_description=instance.derivation_description,
+            shows_label=instance.associated is not None and instance.associated.shows_label,
+            barcode=plan.metadata.restricted.get("BarcodeValue", ""),
         )
         dataset = build_instance_dataset(shared, description)
         writer = InstanceWriter(

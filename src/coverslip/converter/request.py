@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coverslip.converter.uids import UUID_ROOT
+from coverslip.metadata_maps.deid.keys import DeidKey
+from coverslip.metadata_maps.deid.policy import Policy, load_policy
 from coverslip.tiler.pyramid import PyramidOptions
 from coverslip.validators.report import Finding
 
 if TYPE_CHECKING:
-    from coverslip.metadata_maps.evaluate import MappedSlide
+    from coverslip.metadata_maps.evaluate import AttributeTree, MappedSlide
 
 __all__ = ["ConversionRequest", "ConversionResult", "InstanceResult", "Replacement", "SeriesResult"]
 
@@ -35,6 +37,12 @@ class ConversionRequest:
         (row, column) of the base level; takes the place of what the slide states.
     attributes : mapping
         Keyword to text value, set in every instance.
+    policy : Policy
+        What of the slide's own text may be written.
+    deid_key : DeidKey, optional
+        Needed by a policy that hashes or shifts.
+    mask_label : bool
+        Whether the part of the overview that shows the label is painted over.
     uid_root : str
     offset_table : str
         ``auto``, ``bot``, ``eot`` or ``none``.
@@ -55,6 +63,9 @@ class ConversionRequest:
     include: tuple[str, ...] = ()
     spacing_mm: tuple[float, float] | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
+    policy: Policy = field(default_factory=load_policy)
+    deid_key: DeidKey | None = None
+    mask_label: bool = False
     uid_root: str = UUID_ROOT
     offset_table: str = "auto"
     workers: int = 2
@@ -72,6 +83,14 @@ class ConversionRequest:
                 found["SpecimenIdentifier"] = str(self.mapped.specimens[0].get("SpecimenIdentifier", ""))
         return {key: value for key, value in found.items() if value} | dict(self.attributes)
 
+    def curated_texts(self) -> dict[str, str]:
+        """Return what a map and the user set, by keyword: what stands in specimens and other items too."""
+        found: dict[str, str] = {}
+        if self.mapped is not None:
+            for tree in (self.mapped.attributes, *self.mapped.specimens, *self.mapped.optical_paths):
+                found.update(_texts(tree))
+        return found | dict(self.attributes)
+
     def shaping_options(self) -> str:
         """Return the options that shape the output's bytes, as one stable text that UIDs are derived from."""
         pyramid = self.pyramid
@@ -86,6 +105,9 @@ class ConversionRequest:
             "include": sorted(self.include),
             "spacing_mm": self.spacing_mm,
             "attributes": sorted(self.attributes.items()),
+            "policy": (self.policy.name, self.policy.shape()),
+            "key": self.deid_key.fingerprint() if self.deid_key and self.policy.needs_key else None,
+            "mask_label": self.mask_label,
             "offset_table": self.offset_table,
             "mapped": self.mapped
             and (
@@ -95,6 +117,16 @@ class ConversionRequest:
             ),
         }
         return repr(parts)
+
+
+def _texts(tree: AttributeTree) -> Iterator[tuple[str, str]]:
+    """Yield keyword and text of all attributes that have a value, items after the sequence that they stand in."""
+    for keyword, value in tree.items():
+        if value not in ("", ()):
+            yield keyword, str(value)
+        for item in value if isinstance(value, tuple) else ():
+            if isinstance(item, dict):
+                yield from _texts(item)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from coverslip.converter.deidentify import deidentify
 from coverslip.converter.identity import identity_uids, version_uids
+from coverslip.converter.mask_label import mask_label
 from coverslip.converter.request import ConversionRequest, InstanceResult, SeriesResult
-from coverslip.converter.sources.base import AssociatedImage, PixelSpacing, SlideSource, SourceLevel, SourcePyramid
+from coverslip.converter.sources.base import (
+    AssociatedImage,
+    PixelSpacing,
+    SlideMetadata,
+    SlideSource,
+    SourceLevel,
+    SourcePyramid,
+)
 from coverslip.converter.uids import OUTPUT_FORMAT, derive_uid
 from coverslip.errors import MissingMetadataError
 from coverslip.metadata_maps import codes
 from coverslip.metadata_maps.codes import Code
+from coverslip.metadata_maps.deid.claims import DeidClaims, claim
+from coverslip.metadata_maps.deid.policy import DeidRecord
 from coverslip.metadata_maps.icc import as_input_profile, srgb_input_profile
 from coverslip.tiler.codecs import make_encoder
 from coverslip.tiler.codecs.base import CodecOption, FrameEncoder, FrameFormat
@@ -76,7 +87,10 @@ class InstancePlan:
 
 @dataclass(frozen=True, slots=True)
 class SeriesPlan:
-    """One series to be written: the pyramid's levels first, then the associated images."""
+    """One series to be written: the pyramid's levels first, then the associated images.
+
+    `metadata` is what the de-identification policy lets out, `deid` what may be claimed of it.
+    """
 
     source_pyramid: SourcePyramid
     pyramid: Pyramid
@@ -86,6 +100,8 @@ class SeriesPlan:
     container_identifier: str
     spacing: PixelSpacing
     icc_profile: bytes | None
+    metadata: SlideMetadata
+    deid: DeidClaims
     findings: tuple[Finding, ...]
     folder: Path
 
@@ -137,9 +153,15 @@ def plan_series(source: SlideSource, pyramid_index: int, request: ConversionRequ
     pyramid = plan_pyramid(stored, spacing_mm, request.pyramid)
     base = source_pyramid.levels[0]
     encoder = make_encoder(pyramid.codec, dtype=base.dtype, samples_per_pixel=base.samples_per_pixel)
-    container = request.identity_attributes().get("ContainerIdentifier") or f"SLIDE-{digest[:16].upper()}"
+    identity = request.identity_attributes()
+    metadata, record = deidentify(source.metadata, request.policy, request.deid_key, identity.get("PatientID", ""))
+    container = (
+        identity.get("ContainerIdentifier")
+        or metadata.restricted.get("BarcodeValue")
+        or f"SLIDE-{digest[:16].upper()}"
+    )
     uids = _derive_uids(request, digest, pyramid_index, container)
-    icc_profile = _choose_icc_profile(source, base, findings)
+    icc_profile = _choose_icc_profile(metadata, base, findings)
 
     def instance_uid(name: str) -> str:
         return derive_uid(request.uid_root, "instance", uids["series"], name)
@@ -147,8 +169,9 @@ def plan_series(source: SlideSource, pyramid_index: int, request: ConversionRequ
     instances = [
         _plan_level(index, pyramid, source_pyramid, encoder, instance_uid) for index in range(len(pyramid.levels))
     ]
-    instances += _plan_associated(source, instances, request.include, instance_uid, findings)
-    _note_what_is_absent(source, source_pyramid, findings)
+    pictures = _associated_images(source, request, findings)
+    instances += _plan_associated(pictures, instances, instance_uid, findings)
+    _note_what_is_absent(source.metadata, metadata, record, source_pyramid, findings)
     _note_unusual_frames(instances, findings)
     folder = request.output / uids["study"] / uids["series"]
     return SeriesPlan(
@@ -160,6 +183,13 @@ def plan_series(source: SlideSource, pyramid_index: int, request: ConversionRequ
         container,
         spacing,
         icc_profile,
+        metadata,
+        claim(
+            record,
+            request.curated_texts(),
+            shows_label=any(plan.associated is not None and plan.associated.shows_label for plan in instances),
+            masked=any(plan.associated is not None and plan.associated.masked for plan in instances),
+        ),
         tuple(findings),
         folder,
     )
@@ -191,11 +221,11 @@ def _derive_uids(request: ConversionRequest, digest: str, pyramid_index: int, co
     return {**version_uids(root, *version), **identity_uids(root, attributes, container)}
 
 
-def _choose_icc_profile(source: SlideSource, base: SourceLevel, findings: list[Finding]) -> bytes | None:
+def _choose_icc_profile(metadata: SlideMetadata, base: SourceLevel, findings: list[Finding]) -> bytes | None:
     """Return the slide's own profile where DICOM allows it, else sRGB; none for monochrome."""
     if base.samples_per_pixel == 1:
         return None
-    own = source.metadata.icc_profile
+    own = metadata.icc_profile
     if own is None:
         findings.append(
             Finding("color.no-profile", Severity.INFO, "the slide has no ICC profile: sRGB is assumed", "", "C.11.15")
@@ -265,24 +295,38 @@ def _resampling(index: int, pyramid: Pyramid, ancestor: PyramidLevel) -> str:
     return "mean of 2x2 pixels of the next larger level, which goes back to half-scale decoding in the DCT domain"
 
 
-def _plan_associated(
-    source: SlideSource,
-    levels: Sequence[InstancePlan],
-    include: Collection[str],
-    uid: Callable[[str], str],
-    findings: list[Finding],
-) -> list[InstancePlan]:
-    """Plan the label, overview and thumbnail that the user asked for, each as one frame."""
-    plans = []
+def _associated_images(
+    source: SlideSource, request: ConversionRequest, findings: list[Finding]
+) -> Iterator[AssociatedImage]:
+    """Yield the pictures that the user asked for, the overview masked if that was asked for too."""
     for name in ASSOCIATED_IMAGES:
-        if name not in include:
+        if name not in request.include:
             continue
         image = source.associated_images.get(name)
         if image is None:
             findings.append(Finding("source.no-associated-image", Severity.WARNING, f"the slide has no {name}"))
-            continue
+        elif name == "overview" and request.mask_label:
+            masked = mask_label(image)
+            if masked is None:
+                message = "the overview is left out: where it shows the label is not certain, so it cannot be masked"
+                findings.append(Finding("privacy.label-not-located", Severity.WARNING, message, name))
+            else:
+                yield masked
+        else:
+            yield image
+
+
+def _plan_associated(
+    images: Iterable[AssociatedImage],
+    levels: Sequence[InstancePlan],
+    uid: Callable[[str], str],
+    findings: list[Finding],
+) -> list[InstancePlan]:
+    """Plan the label, overview and thumbnail, each as one frame."""
+    plans = []
+    for image in images:
         coarsest = levels[-1].grid
-        if name == "thumbnail" and not (
+        if image.name == "thumbnail" and not (
             image.rows < coarsest.total_pixel_matrix_rows and image.columns < coarsest.total_pixel_matrix_columns
         ):
             # Viewers drop levels that are not larger than a thumbnail.
@@ -308,7 +352,8 @@ def _plan_associated_image(image: AssociatedImage, base: InstancePlan, uid: Call
         )
     resampled = image.name == "thumbnail"
     steps = ((codes.SPATIAL_RESAMPLING,) if resampled else ()) + ((codes.LOSSY_COMPRESSION,) if lossy else ())
-    text = f"the slide's own {image.name}; {encoder.description}"
+    text = f"the slide's own {image.name}{', its label painted over' if image.masked else ''}; {encoder.description}"
+    derived = bool(steps) or image.masked
     earlier: tuple[tuple[str, float], ...] = ()
     if lossy and image.stored_bytes:
         earlier = ((lossy, image.rows * image.columns * 3 / image.stored_bytes),)
@@ -316,7 +361,7 @@ def _plan_associated_image(image: AssociatedImage, base: InstancePlan, uid: Call
         text += f"; before that lossy compression ({lossy}) of unknown ratio"
     return InstancePlan(
         sop_instance_uid=uid(flavor),
-        image_type=("DERIVED" if steps else "ORIGINAL", "PRIMARY", flavor, "RESAMPLED" if resampled else "NONE"),
+        image_type=("DERIVED" if derived else "ORIGINAL", "PRIMARY", flavor, "RESAMPLED" if resampled else "NONE"),
         grid=TileGrid(image.rows, image.columns, image.rows, image.columns),
         frame_format=encoder.frame_format,
         pixel_spacing_mm=spacing,
@@ -324,7 +369,7 @@ def _plan_associated_image(image: AssociatedImage, base: InstancePlan, uid: Call
         origin=text,
         earlier_lossy=earlier,
         derivation=steps,
-        derivation_description=text if steps else "",
+        derivation_description=text if derived else "",
         associated=image,
     )
 
@@ -346,10 +391,22 @@ def _stored_ratio(level: SourceLevel) -> float:
     return decoded / level.stored_bytes if level.stored_bytes else 1.0
 
 
-def _note_what_is_absent(source: SlideSource, pyramid: SourcePyramid, findings: list[Finding]) -> None:
-    """Add findings for what DICOM requires and the slide does not say."""
-    if source.metadata.acquisition_datetime is None:
-        message = "the slide states no acquisition date: Acquisition DateTime is the constant 1900-01-01"
+def _note_what_is_absent(
+    stated: SlideMetadata,
+    metadata: SlideMetadata,
+    record: DeidRecord,
+    pyramid: SourcePyramid,
+    findings: list[Finding],
+) -> None:
+    """Add findings for what DICOM requires and the slide does not say, or the policy takes away."""
+    for keyword in record.cleaned:
+        message = f"{keyword} of the slide repeats one of its identifying fields and is left out"
+        findings.append(Finding("privacy.text-removed", Severity.INFO, message, "", "PS3.15 E.1"))
+    if metadata.acquisition_datetime is None:
+        reason = (
+            "the slide states no acquisition date" if stated.acquisition_datetime is None else "the date is removed"
+        )
+        message = f"{reason}: Acquisition DateTime is the constant 1900-01-01"
         findings.append(Finding("metadata.no-acquisition-datetime", Severity.INFO, message, "", "C.7.10.1"))
     if pyramid.origin_mm is None:
         message = "the slide does not say where it was scanned: the matrix origin is the constant 20 mm, 40 mm"

@@ -36,6 +36,8 @@ class VendorTable:
         Of the format, for people.
     manufacturer : str or None
         Where the file names none.
+    overview_label : str or None
+        End of the overview that shows the label: ``"left"`` or ``"right"``; None if that is not certain.
     focus_method : str
         Focus Method (PS3.3 C.8.12.4) of the vendor's scanners.
     fields : mapping
@@ -46,6 +48,7 @@ class VendorTable:
 
     title: str | None
     manufacturer: str | None
+    overview_label: str | None
     focus_method: str
     fields: Mapping[str, tuple[str, ...]]
     identifying: re.Pattern[str]
@@ -80,10 +83,16 @@ class VendorTable:
 
     def identifying_fields(self, properties: Mapping[str, str]) -> dict[str, str]:
         """Return the fields whose names say that they may identify, those that feed such attributes among them."""
-        fed = {name for keyword in (*RESTRICTED, "DeviceSerialNumber") for name in self.fields.get(keyword, ())}
+        restricted = self._feeding(*RESTRICTED, "DeviceSerialNumber")
+        equipment = self._feeding("Manufacturer", "ManufacturerModelName", "SoftwareVersions")
         return {
-            name: text for name, text in properties.items() if text and (name in fed or self.identifying.search(name))
+            name: text
+            for name, text in properties.items()
+            if text and (name in restricted or (self.identifying.search(name) and name not in equipment))
         }
+
+    def _feeding(self, *keywords: str) -> set[str]:
+        return {name for keyword in keywords for name in self.fields.get(keyword, ())}
 
 
 @cache
@@ -99,6 +108,7 @@ def load_vendor(name: str) -> VendorTable:
     return VendorTable(
         title=own.get("title"),
         manufacturer=own.get("manufacturer"),
+        overview_label=own.get("overview_label"),
         focus_method=own["focus_method"],
         fields={keyword: tuple(names) for keyword, names in fields.items()},
         identifying=re.compile(own.get("identifying", generic["identifying"])["fields"], re.IGNORECASE),

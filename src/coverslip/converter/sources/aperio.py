@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from coverslip.converter.sources.aperio_description import AperioDescription, parse_description
@@ -52,7 +53,7 @@ def open_source(path: Path, structure: TiffStructure, background: tuple[int, int
         if isinstance(image, Finding):
             findings.append(image)
         else:
-            associated[name] = image
+            associated[name] = replace(image, label_side=load_vendor("aperio").overview_label)
     width_mm = _overview_width_mm(associated.get("overview"))
     pyramid = SourcePyramid(levels, origin_mm=_origin(description, width_mm))
     metadata = _metadata(description, pages[0], width_mm)

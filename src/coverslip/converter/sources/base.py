@@ -157,6 +157,10 @@ class AssociatedImage:
         As in `SourceLevel`.
     stored_bytes : int or None
         What it takes in the file, if that is known.
+    label_side : str or None
+        Of an overview: the end that shows the slide's label, ``"left"`` or ``"right"``; None if that is not certain.
+    masked : bool
+        Whether the label is painted over.
     """
 
     name: str
@@ -165,6 +169,13 @@ class AssociatedImage:
     read: Callable[[], Pixels]
     lossy_method: str | None = None
     stored_bytes: int | None = None
+    label_side: str | None = None
+    masked: bool = False
+
+    @property
+    def shows_label(self) -> bool:
+        """Whether the picture shows the slide's label, with what is written on it."""
+        return self.name == "label" or (self.name == "overview" and not self.masked)
 
 
 class SlideSource(Protocol):

@@ -265,7 +265,7 @@ def _describe(
     )
     return OpenSlideSource(
         path, files, closing, f"openslide-{vendor}", title, _metadata(slide, table), (pyramid,),
-        _associated_images(slide, background, compression[1]), tuple(findings),
+        _associated_images(slide, background, compression[1], table.overview_label), tuple(findings),
     )  # fmt: skip
 
 
@@ -379,7 +379,7 @@ def _metadata(slide: OpenSlide, table: VendorTable) -> SlideMetadata:
 
 
 def _associated_images(
-    slide: OpenSlide, background: tuple[int, int, int], lossy_method: str | None
+    slide: OpenSlide, background: tuple[int, int, int], lossy_method: str | None, label_side: str | None
 ) -> dict[str, AssociatedImage]:
     def reader(name: str) -> AssociatedImage:
         def read() -> Pixels:
@@ -392,7 +392,7 @@ def _associated_images(
             return np.ascontiguousarray(blended.astype(np.uint8))
 
         rows, columns = (int(slide.properties[f"openslide.associated.{name}.{side}"]) for side in ("height", "width"))
-        return AssociatedImage(_ASSOCIATED[name], rows, columns, read, lossy_method)
+        return AssociatedImage(_ASSOCIATED[name], rows, columns, read, lossy_method, label_side=label_side)
 
     return {_ASSOCIATED[name]: reader(name) for name in slide.associated_images if name in _ASSOCIATED}
 

@@ -1,0 +1,117 @@
+"""Which statements about de-identification are true of a series: nothing is claimed that was not done.
+
+PS3.15 E.1.1 and E.3, PS3.16 CID 7050, PS3.3 C.7.1.1 and C.12.1. The reasons are in docs/deidentification.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from coverslip.metadata_maps.codes import Code
+from coverslip.metadata_maps.deid.policy import Action, DeidRecord
+
+__all__ = ["NOTHING_CLAIMED", "DeidClaims", "claim"]
+
+BASIC_PROFILE = Code("113100", "DCM", "Basic Application Confidentiality Profile")
+CLEAN_PIXEL_DATA = Code("113101", "DCM", "Clean Pixel Data Option")
+CLEAN_STRUCTURED_CONTENT = Code("113104", "DCM", "Clean Structured Content Option")
+CLEAN_DESCRIPTORS = Code("113105", "DCM", "Clean Descriptors Option")
+FULL_DATES = Code("113106", "DCM", "Retain Longitudinal Temporal Information Full Dates Option")
+MODIFIED_DATES = Code("113107", "DCM", "Retain Longitudinal Temporal Information Modified Dates Option")
+PATIENT_CHARACTERISTICS = Code("113108", "DCM", "Retain Patient Characteristics Option")
+DEVICE_IDENTITY = Code("113109", "DCM", "Retain Device Identity Option")
+INSTITUTION_IDENTITY = Code("113112", "DCM", "Retain Institution Identity Option")
+
+_PERSONS = frozenset(
+    "PatientBirthDate PatientBirthTime PatientBirthName PatientMotherBirthName PatientAddress PatientTelephoneNumbers "
+    "OtherPatientIDs OtherPatientIDsSequence OtherPatientNames MedicalRecordLocator MilitaryRank BranchOfService "
+    "CountryOfResidence RegionOfResidence PatientInsurancePlanCodeSequence ResponsiblePerson PatientComments "
+    "PatientReligiousPreference Occupation ReferringPhysicianName ReferringPhysicianAddress "
+    "ReferringPhysicianTelephoneNumbers ConsultingPhysicianName PhysiciansOfRecord PerformingPhysicianName "
+    "NameOfPhysiciansReadingStudy RequestingPhysician OperatorsName PersonName ImageComments BarcodeValue LabelText "
+    "AdmissionID IssuerOfPatientID".split()
+)
+"""Attributes that the Basic Profile takes away and no option gives back: with one of them its code is not true."""
+
+_CHARACTERISTICS = frozenset(
+    "PatientSex PatientAge PatientSize PatientWeight EthnicGroup EthnicGroups EthnicGroupCodeSequence SmokingStatus "
+    "PregnancyStatus PatientState PreMedication SpecialNeeds Allergies PatientSpeciesDescription "
+    "PatientSpeciesCodeSequence".split()
+)
+_INSTITUTIONS = frozenset(
+    "InstitutionName InstitutionAddress InstitutionCodeSequence InstitutionalDepartmentName ClinicalTrialSiteID "
+    "ClinicalTrialSiteName ClinicalTrialCoordinatingCenterName".split()
+)
+_DEVICES = frozenset(("DeviceSerialNumber", "StationName", "DeviceUID", "GantryID"))
+_DESCRIPTORS = frozenset(
+    "StudyDescription SeriesDescription ProtocolName AdmittingDiagnosesDescription AdmittingDiagnosesCodeSequence "
+    "AdditionalPatientHistory ClinicalTrialSeriesDescription ClinicalTrialTimePointDescription "
+    "ContainerDescription SpecimenShortDescription SpecimenDetailedDescription ContributionDescription "
+    "RequestedProcedureDescription ReasonForStudy DerivationDescription".split()
+)
+_STRUCTURED = frozenset(
+    ("SpecimenPreparationSequence", "AcquisitionContextSequence", "SpecimenLocalizationContentItemSequence")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DeidClaims:
+    """What the headers say of de-identification.
+
+    Parameters
+    ----------
+    patient_identity_removed : bool
+    method : str
+        De-identification Method.
+    codes : tuple of Code
+        De-identification Method Code Sequence; empty unless the Basic Profile was followed.
+    longitudinal : str
+        Longitudinal Temporal Information Modified.
+    """
+
+    patient_identity_removed: bool
+    method: str
+    codes: tuple[Code, ...]
+    longitudinal: str
+
+
+NOTHING_CLAIMED = DeidClaims(False, "", (), "UNMODIFIED")
+"""Of what was not de-identified."""
+
+
+def claim(
+    record: DeidRecord, curated: Mapping[str, str], *, shows_label: bool = False, masked: bool = False
+) -> DeidClaims:
+    """Say what may be claimed of a series.
+
+    Parameters
+    ----------
+    record : DeidRecord
+        What was done to the text of the slide's file.
+    curated : mapping
+        Keyword to text of all that a map or the user sets, nested attributes too; empty ones do not count.
+    shows_label : bool
+        Whether the series holds a picture of the slide's label.
+    masked : bool
+        Whether the label was masked in a picture of the series that showed it.
+    """
+    present = {keyword for keyword, text in curated.items() if text}
+    let_out = {keyword for keyword, action in record.actions.items() if action is Action.KEEP}
+    # A name that repeats the pseudonym names nobody.
+    named = curated.get("PatientName", "").rstrip("^") not in ("", curated.get("PatientID", ""))
+    identified = named or bool(_PERSONS & (present | let_out)) or shows_label
+    codes: list[Code] = []
+    if not identified:
+        options = (
+            (CLEAN_PIXEL_DATA, masked),
+            (CLEAN_STRUCTURED_CONTENT, bool(_STRUCTURED & present)),
+            (CLEAN_DESCRIPTORS, bool(_DESCRIPTORS & present)),
+            (FULL_DATES, "AcquisitionDateTime" in let_out),
+            (MODIFIED_DATES, record.actions.get("AcquisitionDateTime") is Action.SHIFT),
+            (PATIENT_CHARACTERISTICS, bool(_CHARACTERISTICS & present)),
+            (DEVICE_IDENTITY, bool(_DEVICES & (present | let_out))),
+            (INSTITUTION_IDENTITY, bool(_INSTITUTIONS & present)),
+        )
+        codes = [BASIC_PROFILE, *(code for code, true in options if true)]
+    return DeidClaims(not identified, f"coverslip, policy {record.policy}"[:64], tuple(codes), record.longitudinal)

@@ -1,0 +1,81 @@
+"""What the headers say of de-identification must be true."""
+
+from __future__ import annotations
+
+import pytest
+
+from coverslip.metadata_maps.deid.claims import claim
+from coverslip.metadata_maps.deid.policy import Action, DeidRecord
+
+DATED = DeidRecord("default", {"AcquisitionDateTime": Action.KEEP, "OperatorsName": Action.REMOVE})
+
+
+def codes(record=DATED, curated=None, **pictures):
+    return [code.value for code in claim(record, curated or {}, **pictures).codes]
+
+
+def test_the_default_policy_claims_the_basic_profile_with_full_dates():
+    claims = claim(DATED, {})
+    assert claims.patient_identity_removed
+    assert claims.method == "coverslip, policy default"
+    assert claims.longitudinal == "UNMODIFIED"
+    assert codes() == ["113100", "113106"]
+
+
+def test_dates_that_the_slide_has_not_are_not_claimed_as_kept():
+    assert codes(DeidRecord("default", {})) == ["113100"]
+
+
+@pytest.mark.parametrize(
+    ("action", "longitudinal", "option"), [(Action.SHIFT, "MODIFIED", ["113107"]), (Action.REMOVE, "REMOVED", [])]
+)
+def test_dates_are_claimed_as_they_are(action, longitudinal, option):
+    record = DeidRecord("mine", {"AcquisitionDateTime": action})
+    assert claim(record, {}).longitudinal == longitudinal
+    assert codes(record) == ["113100", *option]
+
+
+@pytest.mark.parametrize(
+    ("curated", "option"),
+    [
+        ({"SpecimenPreparationSequence": "1 item"}, ["113104"]),
+        ({"SeriesDescription": "FFPE HE"}, ["113105"]),
+        ({"PatientSex": "F"}, ["113108"]),
+        ({"ClinicalTrialSiteID": "TCGA-05"}, ["113112"]),
+        ({"PatientSex": "", "InstitutionName": ""}, []),
+        ({"PatientID": "P1", "PatientName": "P1^"}, []),
+    ],
+)
+def test_options_are_claimed_for_what_a_map_sets(curated, option):
+    assert codes(curated=curated) == ["113100", *sorted([*option, "113106"])]
+
+
+def test_a_serial_number_that_is_kept_is_a_retained_device_identity():
+    assert codes(DeidRecord("mine", {"DeviceSerialNumber": Action.KEEP})) == ["113100", "113109"]
+    assert codes(DeidRecord("mine", {"DeviceSerialNumber": Action.HASH})) == ["113100"]
+
+
+@pytest.mark.parametrize(
+    "curated",
+    [
+        {"PatientName": "Doe^Jane", "PatientID": "P1"},
+        {"PatientName": "Doe^Jane"},
+        {"PatientBirthDate": "19500101"},
+        {"ReferringPhysicianName": "Roe^Richard"},
+    ],
+)
+def test_nothing_is_claimed_of_a_patient_who_is_named(curated):
+    claims = claim(DATED, curated)
+    assert (claims.patient_identity_removed, claims.codes) == (False, ())
+
+
+@pytest.mark.parametrize("keyword", ["OperatorsName", "BarcodeValue", "ImageComments"])
+def test_nothing_is_claimed_when_the_policy_lets_names_out(keyword):
+    assert not claim(DeidRecord("mine", {keyword: Action.KEEP}), {}).patient_identity_removed
+    assert claim(DeidRecord("mine", {keyword: Action.HASH}), {}).patient_identity_removed
+
+
+def test_a_label_that_can_be_read_is_not_de_identified_and_a_masked_one_is():
+    assert codes(shows_label=True) == []
+    assert codes(masked=True) == ["113100", "113101", "113106"]
+    assert codes(masked=True, shows_label=True) == []
