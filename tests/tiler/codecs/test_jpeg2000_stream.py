@@ -16,7 +16,7 @@ from coverslip.errors import CorruptSourceError
 from coverslip.tiler.codecs import encoder_like, make_decoder
 from coverslip.tiler.codecs.base import FrameFormat
 from coverslip.tiler.codecs.jpeg2000 import rgb_from_ycbcr, ycbcr_from_rgb
-from coverslip.tiler.codecs.jpeg2000_stream import codestream_offset, dicom_format, parse_jpeg2000
+from coverslip.tiler.codecs.jpeg2000_stream import codestream_offset, dicom_format, parse_jpeg2000, without_comments
 
 LOSSLESS = "1.2.840.10008.1.2.4.90"
 LOSSY = "1.2.840.10008.1.2.4.91"
@@ -218,3 +218,22 @@ def test_stored_aperio_tile_is_irreversible_rgb(shared: Path) -> None:
     found = dicom_format(parse_jpeg2000(frame), ycbcr_components=False)
     assert found == FrameFormat(LOSSY, "RGB", 3, 8, "ISO_15444_1")
     assert np.array_equal(make_decoder(found, rows=256, columns=256).decode(frame), expected)
+
+
+def comment(text: bytes) -> bytes:
+    """Return a COM segment of Latin text (T.800 A.9.2)."""
+    return b"\xff\x64" + (len(text) + 4).to_bytes(2) + b"\0\1" + text
+
+
+def test_comments_of_people_are_dropped_and_all_other_bytes_stay() -> None:
+    stream = bytes(imagecodecs.jpeg2k_encode(np.zeros((16, 16, 3), np.uint8), 0, codecformat="j2k", reversible=True))
+    assert b"Created by OpenJPEG" in stream
+    assert without_comments(stream) == stream
+    cod = stream.index(b"\xff\x52")
+    sot = stream.index(b"\xff\x90")
+    for at in (cod, sot):
+        for text in (b"Jane Doe", b"Kakadu-v6.4.1 Jane Doe", b"Created by OpenJPEG version Jane"):
+            assert without_comments(stream[:at] + comment(text) + stream[at:]) == stream
+        kept = stream[:at] + comment(b"Kakadu-v6.4.1") + stream[at:]
+        assert without_comments(kept) == kept
+    assert without_comments(stream[:20]) == stream[:20]

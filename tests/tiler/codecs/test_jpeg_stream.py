@@ -17,7 +17,7 @@ from tests.tiler.codecs.pictures import picture
 
 from coverslip.errors import CorruptSourceError
 from coverslip.tiler.codecs.base import FrameFormat
-from coverslip.tiler.codecs.jpeg_stream import JpegSplicer, dicom_format, parse_jpeg
+from coverslip.tiler.codecs.jpeg_stream import JpegColor, JpegSplicer, dicom_format, parse_jpeg
 
 JFIF = bytes.fromhex("ffe000104a46494600010100000100010000")
 ADOBE_RGB = bytes.fromhex("ffee000e41646f62650064000000000000")[:16]
@@ -85,7 +85,31 @@ def test_jfif_segment_in_the_tables_or_after_other_segments_is_dropped_from_rgb(
     comment = b"\xff\xfe\x00\x04hi"
     frame = JpegSplicer(tables[:2] + JFIF + tables[2:], color="rgb").splice(tile[:2] + comment + JFIF + tile[2:])
     assert [marker for marker, _ in segments(frame)].count(0xE0) == 0
-    assert comment in frame
+    assert comment not in frame
+
+
+@pytest.mark.parametrize("color", ["rgb", "ycbcr"])
+def test_comments_and_application_segments_are_dropped_wherever_they_stand(color: JpegColor) -> None:
+    stream = (
+        rgb_stream(picture(16, 16)) if color == "rgb" else simplejpeg.encode_jpeg(picture(16, 16), 80, "RGB", "422")
+    )
+    tables, tile = abbreviate(stream)
+    clean = JpegSplicer(tables, color=color).splice(tile)
+    text = b"Jane Doe 1950-01-01"
+    sos = tile.index(b"\xff\xda")
+    for marker in (0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF, 0xFE):
+        segment = bytes((0xFF, marker, 0, len(text) + 2)) + text
+        assert JpegSplicer(tables, color=color).splice(tile[:2] + segment + tile[2:]) == clean
+        assert JpegSplicer(tables, color=color).splice(tile[:sos] + segment + tile[sos:]) == clean
+        assert JpegSplicer(tables[:2] + segment + tables[2:], color=color).splice(tile) == clean
+
+
+def test_a_jfif_segment_stays_in_ycbcr_unless_it_holds_a_thumbnail() -> None:
+    stream = simplejpeg.encode_jpeg(picture(16, 16), 80, "RGB", "422")
+    assert stream[2:4] == b"\xff\xe0"
+    assert JpegSplicer(None, color="ycbcr").splice(stream) == stream
+    with_thumbnail = stream[:4] + b"\x00\x13" + stream[6:18] + b"\1\1abc" + stream[20:]
+    assert b"JFIF" not in JpegSplicer(None, color="ycbcr").splice(with_thumbnail)
 
 
 def test_adobe_segment_that_contradicts_the_container_is_replaced() -> None:

@@ -203,7 +203,7 @@ def _jpeg_tiles(page: TiffPage, sample: bytes) -> StoredTiles:
 
 def _jpeg2000_tiles(page: TiffPage, sample: bytes) -> StoredTiles:
     """Codestreams that tell their own colour, but for components to which no transform was applied."""
-    from coverslip.tiler.codecs.jpeg2000_stream import codestream_offset, dicom_format, parse_jpeg2000
+    from coverslip.tiler.codecs.jpeg2000_stream import codestream_offset, dicom_format, parse_jpeg2000, without_comments
 
     ycbcr = page.compression == Compression.APERIO_JPEG2000_YCBCR or page.photometric == Photometric.YCBCR
     header = parse_jpeg2000(sample)
@@ -220,7 +220,7 @@ def _jpeg2000_tiles(page: TiffPage, sample: bytes) -> StoredTiles:
     def to_frame(data: bytes) -> bytes:
         if not data.startswith(usual_start):
             check(data)
-        return data[codestream_offset(data) :]
+        return without_comments(data[codestream_offset(data) :])
 
     ycbcr = ycbcr and not header.multiple_component_transform
     frame_format = found if isinstance(found, FrameFormat) else None

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from coverslip.errors import CorruptSourceError
 from coverslip.tiler.codecs.base import FrameFormat
 
-__all__ = ["Jpeg2000Component", "Jpeg2000Header", "codestream_offset", "dicom_format", "parse_jpeg2000"]
+__all__ = [
+    "Jpeg2000Component",
+    "Jpeg2000Header",
+    "codestream_offset",
+    "dicom_format",
+    "parse_jpeg2000",
+    "without_comments",
+]
 
 _SOC = b"\xff\x4f"
 _JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
@@ -16,7 +24,15 @@ _CAP = 0x50
 _SIZ = 0x51
 _COD = 0x52
 _COC = 0x53
+_COM = 0x64
+_SOT = 0x90
 _SOD = 0x93
+_ENCODER_COMMENT = re.compile(
+    rb"Kakadu-v?[\d.]{1,12}|Created by OpenJPEG version [\d.]{1,12}|"
+    rb"Kdu-Layer-Info: log_2\{Delta-D\([\w-]+\)/Delta-L\(\w+\)\}, L\(\w+\)[-+\s\d.,e]*"
+)
+"""What encoders say of themselves; any other comment may be of people."""
+
 _PART_15 = 1 << (32 - 15)  # Pcap numbers the parts from the most significant bit (T.800 A.5.2)
 
 
@@ -86,6 +102,26 @@ def codestream_offset(data: bytes) -> int:
         at += size
     found = f"starts with {data[:4].hex()}" if data else "0 bytes"
     raise CorruptSourceError(f"{found}, expected JPEG 2000")
+
+
+def without_comments(codestream: bytes) -> bytes:
+    """Return a codestream without the comments of its main header (T.800 A.9.2), but for those that name the encoder.
+
+    Nothing counts the main header's bytes, so all others stay as they are. One whose header is damaged stays whole,
+    for its reader to complain.
+    """
+    at, kept = 2, [codestream[:2]]
+    try:
+        for marker, body in _iter_segments(codestream, at):
+            if marker == _SOT:
+                break
+            end = at + 4 + len(body)
+            if marker != _COM or _ENCODER_COMMENT.fullmatch(body, 2):
+                kept.append(codestream[at:end])
+            at = end
+    except CorruptSourceError:
+        return codestream
+    return b"".join((*kept, codestream[at:]))
 
 
 def parse_jpeg2000(data: bytes) -> Jpeg2000Header:

@@ -16,11 +16,15 @@ JpegColor = Literal["rgb", "ycbcr", "gray"]
 
 _SOI = b"\xff\xd8"
 _EOI = b"\xff\xd9"
-_COMMON_STARTS = (b"\xff\xd8\xff\xc0", b"\xff\xd8\xff\xc1")
+_COMMON_STARTS = (b"\xff\xd8\xff\xc0\x00\x11", b"\xff\xd8\xff\xc1\x00\x11")
+_COMMON_SOS = b"\xff\xda\x00\x0c"
 _SOS = 0xDA
 _DRI = 0xDD
 _APP0 = 0xE0
 _APP14 = 0xEE
+_APP15 = 0xEF
+_COM = 0xFE
+_PLAIN_JFIF_BYTES = 14
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 
@@ -186,8 +190,9 @@ class JpegSplicer:
     """Complete the abbreviated tiles of one page, and mark their colour; entropy-coded bytes stay as stored.
 
     Tables come from the TIFF tag JPEGTables (TIFF Technical Note 2). RGB streams get an Adobe APP14 segment
-    with transform 0 and lose a JFIF segment; YCbCr streams lose an Adobe segment that denies it. Immutable, so
-    safe in any thread.
+    with transform 0 and lose a JFIF segment; YCbCr streams lose an Adobe segment that denies it. Comments and all
+    other application segments (Exif, XMP, thumbnails) are dropped: they hold no pixels, and may name people.
+    Immutable, so safe in any thread.
 
     Parameters
     ----------
@@ -228,8 +233,8 @@ class JpegSplicer:
         CorruptSourceError
             If the tile is no JPEG stream, or breaks off before EOI.
         """
-        # The common case, a tile of SOI, SOF, SOS, data, EOI, is one comparison at either end and one copy.
-        if tile[:4] in _COMMON_STARTS and tile.endswith(_EOI):
+        # The common case, a tile of SOI, SOF, SOS, data, EOI, is three comparisons and one copy.
+        if tile[:6] in _COMMON_STARTS and tile[21:25] == _COMMON_SOS and tile.endswith(_EOI):
             return self._prefix + tile[2:]
         _check_start(tile)
         kept = [self._prefix]
@@ -246,9 +251,11 @@ class JpegSplicer:
         raise CorruptSourceError("JPEG tile without a scan, expected SOS")
 
     def _is_dropped(self, marker: int, body: bytes) -> bool:
-        if self._color == "rgb":
-            return (marker == _APP0 and body[:4] in (b"JFIF", b"JFXX")) or _is_adobe(marker, body)
-        return _is_adobe(marker, body) and body[11] == 0 and self._color == "ycbcr"
+        if marker == _COM or _APP0 <= marker <= _APP15:
+            if marker == _APP0:
+                return self._color == "rgb" or len(body) != _PLAIN_JFIF_BYTES or not body.startswith(b"JFIF\0")
+            return not _is_adobe(marker, body) or self._color == "rgb" or (body[11] == 0 and self._color == "ycbcr")
+        return False
 
 
 def _check_start(data: bytes) -> None:
