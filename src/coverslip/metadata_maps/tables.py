@@ -168,9 +168,10 @@ def _read_excel(path: Path) -> Iterator[tuple[int, list[str]]]:
     except ImportError:
         raise _missing(path, "Excel") from None
     try:
-        with warnings.catch_warnings():
+        # Given as an open file, because the library judges a name by its ending.
+        with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of styles and extensions, which say nothing of values
-            workbook = openpyxl.load_workbook(path, data_only=True)
+            workbook = openpyxl.load_workbook(file, data_only=True)
             values = [list(row) for row in workbook.worksheets[0].iter_rows(values_only=True)]
     except Exception as error:  # noqa: BLE001 - openpyxl raises whatever a broken archive or XML causes
         raise UsageError(f"table {path.name!r}: is no Excel workbook: {type(error).__name__}") from None
