@@ -99,9 +99,7 @@ def _accept_existing(plan: SeriesPlan) -> SeriesResult:
     return plan.result([instance.result() for instance in plan.instances], already_there=True)
 
 
-def _write_series(
-    staged: Path, plan: SeriesPlan, request: ConversionRequest, progress: _Progress
-) -> SeriesResult:
+def _write_series(staged: Path, plan: SeriesPlan, request: ConversionRequest, progress: _Progress) -> SeriesResult:
     """Write all instances of a series into the staging folder; each is checked as soon as it is complete."""
     from coverslip.converter.headers import open_writers
 

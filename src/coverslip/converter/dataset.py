@@ -18,7 +18,6 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
-from pydicom.tag import Tag
 from pydicom.uid import UID
 from pydicom.valuerep import VR
 
@@ -27,6 +26,7 @@ from coverslip.converter.uids import OUTPUT_FORMAT, UUID_ROOT, derive_uid
 from coverslip.errors import UsageError
 from coverslip.metadata_maps import codes
 from coverslip.metadata_maps.codes import Code
+from coverslip.metadata_maps.computed import is_computed
 from coverslip.metadata_maps.deid.claims import NOTHING_CLAIMED, DeidClaims
 from coverslip.tiler.codecs.base import FrameFormat
 from coverslip.tiler.grid import TileGrid
@@ -66,25 +66,6 @@ UNKNOWN = "Unknown"
 
 _OPTICAL_PATH_KEYWORDS = ("ObjectiveLensPower", "ObjectiveLensNumericalAperture")
 _SPECIMEN_KEYWORDS = ("SpecimenIdentifier", "SpecimenShortDescription", "SpecimenDetailedDescription")
-_COMPUTED_GROUPS = (0x0000, 0x0002, 0x0004, 0x0028, 0x0048, 0x5200, 0x7FE0)
-_COMPUTED_KEYWORDS = frozenset(
-    (
-        "ImageType",
-        "SOPClassUID",
-        "SOPInstanceUID",
-        "SeriesInstanceUID",
-        "SpecificCharacterSet",
-        "Modality",
-        "InstanceNumber",
-        "AcquisitionUID",
-        "PyramidUID",
-        "SpecimenUID",
-        "DimensionOrganizationType",
-        "DimensionOrganizationUID",
-        "VolumetricProperties",
-        "DerivationDescription",
-    )
-)
 _NEVER_EMPTY = frozenset(
     (
         "StudyInstanceUID",
@@ -480,7 +461,7 @@ def set_attribute(ds: Dataset, keyword: str, text: str) -> None:
         targets = list(ds.get("OpticalPathSequence", [Dataset()]))
     elif keyword in _SPECIMEN_KEYWORDS:
         targets = list(ds.get("SpecimenDescriptionSequence", [Dataset()]))
-    elif Tag(tag).group in _COMPUTED_GROUPS or keyword in _COMPUTED_KEYWORDS:
+    elif is_computed(keyword, tag):
         raise UsageError(f"--set {keyword}: this attribute follows from the slide and cannot be set")
     else:
         targets = [ds]

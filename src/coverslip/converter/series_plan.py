@@ -156,9 +156,7 @@ def plan_series(source: SlideSource, pyramid_index: int, request: ConversionRequ
     identity = request.identity_attributes()
     metadata, record = deidentify(source.metadata, request.policy, request.deid_key, identity.get("PatientID", ""))
     container = (
-        identity.get("ContainerIdentifier")
-        or metadata.restricted.get("BarcodeValue")
-        or f"SLIDE-{digest[:16].upper()}"
+        identity.get("ContainerIdentifier") or metadata.restricted.get("BarcodeValue") or f"SLIDE-{digest[:16].upper()}"
     )
     uids = _derive_uids(request, digest, pyramid_index, container)
     icc_profile = _choose_icc_profile(metadata, base, findings)

@@ -20,6 +20,7 @@ from pydicom.datadict import dictionary_VR, keyword_dict
 
 from coverslip.errors import UsageError
 from coverslip.metadata_maps.codes import Code, code
+from coverslip.metadata_maps.computed import is_computed
 from coverslip.metadata_maps.tables import normalize_name
 from coverslip.metadata_maps.value_rules import DATE_VRS, MisfitError, unit_name
 
@@ -70,6 +71,7 @@ TooLong = Literal["error", "drop", "clip"]
 
 _PRIVATE_TAG = re.compile(r'\(([0-9A-Fa-f]{3}[13579BDFbdf]),"([^"\\]{1,64})",([0-9A-Fa-f]{2})\)')
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_NO_GROUP = 0xFFFFFFFF
 _COMPUTED_GROUPS = (0x0002, 0x5200, 0x7FE0)
 _ELSEWHERE = {
     "SpecimenDescriptionSequence": "[specimen]",
@@ -571,6 +573,8 @@ class _Parser:
         for key, (place, raw) in entries.items():
             if section == "attributes" and key in _ELSEWHERE:
                 _fail(place, "does not belong here", f"it in {_ELSEWHERE[key]}")
+            if section == "attributes" and is_computed(key, keyword_dict.get(key, _NO_GROUP)):
+                _fail(place, "follows from the slide and cannot be set")
             found[key] = self._attribute(key, place, raw)
         return found
 
