@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks import ROOT
+from benchmarks import CACHE, ROOT
 from benchmarks.decode_limit import measure_decode_limit
 from benchmarks.measure import Command, Limit, Series, measure_interleaved
 from benchmarks.peer import check_frames, peer_command, peer_environment
@@ -19,6 +21,7 @@ __all__ = ["SCENARIOS", "Promise", "Report", "Scenario", "our_command", "run"]
 
 WORKERS = 2
 OURS, PEER, DECODE, COPY = "coverslip", "wsidicomizer", "decode limit", "cp"
+MD5 = "md5sum"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,41 @@ def _workers(slide: Path, rounds: int) -> tuple[dict[str, Series], tuple[Promise
     )
 
 
+def _remap(slide: Path, rounds: int) -> tuple[dict[str, Series], tuple[Promise, ...]]:
+    """Compare with cp of the series from the page cache, and with md5sum: each new file's MD5 has to be known."""
+    work = CACHE / "remap"
+    shutil.rmtree(work, ignore_errors=True)
+    made = our_command(slide, "--levels", "native", "--set", "ContainerIdentifier=S1")
+    subprocess.run(made.arguments(work), check=True, capture_output=True, env={**os.environ, **made.environment})
+    series = next(work.glob("2.25.*/2.25.*"))
+    table, metadata_map = work / "slides.csv", work / "map.toml"
+    table.write_text("slide,patient\nS1,P1\n")
+    metadata_map.write_text(
+        '[map]\nname = "benchmark"\ntitle = "Benchmark"\nkey = { column = "slide", equals = "{stem}" }\n'
+        '[attributes]\nPatientID = "{patient}"\nContainerIdentifier = "{slide}"\n'
+    )
+    metadata = ["--metadata", str(table), "--map", str(metadata_map)]
+
+    def arguments(output: Path) -> list[str]:
+        return [sys.executable, "-m", "coverslip.cli", "remap", str(series), "-o", str(output), *metadata]
+
+    commands = [
+        Command(OURS, arguments, {"PYTHONPATH": str(ROOT / "src")}),
+        Command(COPY, lambda output: ["cp", "-r", str(series), str(output)], {}),
+        Command(MD5, lambda output: ["sh", "-c", 'mkdir "$1" && md5sum "$0"/*', str(series), str(output)], {}),
+    ]
+    try:
+        measured = measure_interleaved(commands, rounds)
+    finally:
+        shutil.rmtree(work)
+    ours = measured[OURS].wall_s
+    return measured, (
+        Promise("of the speed of cp from the page cache", measured[COPY].wall_s / ours),
+        Promise("of the time of 2 x md5sum + 1 s", ours / (2 * measured[MD5].wall_s + 1), at_most=1),
+        Promise("MB at its peak", measured[OURS].peak_mb, at_most=120),
+    )
+
+
 SCENARIOS = {
     "passthrough": Scenario(
         "base passed through, exact pyramid to one frame",
@@ -182,6 +220,7 @@ SCENARIOS = {
     "native": Scenario("stored levels passed through and nothing else", ("4.8",), _native),
     "reencode": Scenario("every level encoded anew in tiles of 512", ("1.2",), _reencode),
     "notjpeg": Scenario("a deflate TIFF encoded as JPEG", ("0.19",), _not_jpeg, lambda _size, _coding: plain_slide()),
+    "remap": Scenario("other metadata for a series of stored levels", ("4.8",), _remap),
     "memory": Scenario("peak memory of base passed through, exact pyramid", ("1.2", "4.8"), _memory),
     "workers": Scenario("base passed through, exact pyramid, by number of workers", ("1.2",), _workers),
 }

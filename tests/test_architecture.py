@@ -30,7 +30,18 @@ ALLOWED_IMPORTS: dict[str, set[str]] = {
     "converter": {"errors", "settings", "tiler", "metadata_maps", "validators"},
     "validators": {"errors", "settings", "tiler", "metadata_maps", "converter.sources"},
     "map_commands": {"errors", "metadata_maps", "validators"},
-    "cli": {"errors", "settings", "tiler", "metadata_maps", "stores", "converter", "validators", "map_commands"},
+    "remap_commands": {"errors", "converter", "metadata_maps", "validators", "map_commands"},
+    "cli": {
+        "errors",
+        "settings",
+        "tiler",
+        "metadata_maps",
+        "stores",
+        "converter",
+        "validators",
+        "map_commands",
+        "remap_commands",
+    },
     "__main__": {"cli"},
 }
 

@@ -40,9 +40,9 @@ def test_findings_page_lists_every_rule_and_no_other() -> None:
     assert listed == sorted(finding_rules())
 
 
-@pytest.mark.parametrize("name", ["convert", "info"])
+@pytest.mark.parametrize("name", ["convert", "info", "remap"])
 def test_every_option_of_a_command_is_named_in_its_documentation(name: str) -> None:
-    text = (ROOT / ("docs/convert.md" if name == "convert" else "README.md")).read_text()
+    text = (ROOT / ("README.md" if name == "info" else f"docs/{name}.md")).read_text()
     for parameter in cli.commands[name].params:
         if isinstance(parameter, click.Option):
             for option in parameter.opts:

@@ -21,6 +21,7 @@ import click
 from coverslip import __version__
 from coverslip.errors import CoverslipError, UsageError
 from coverslip.map_commands import map_group
+from coverslip.remap_commands import remap
 
 if TYPE_CHECKING:
     from coverslip.converter.request import ConversionRequest, ConversionResult, Replacement
@@ -69,6 +70,7 @@ def cli() -> None:
 
 
 cli.add_command(map_group)
+cli.add_command(remap)
 
 
 def main() -> NoReturn:
@@ -256,7 +258,7 @@ def _print_error(slide: Path, error: CoverslipError) -> None:
 
 def _request_maker(options: dict[str, Any]) -> Callable[[Path], ConversionRequest]:
     """Parse the options of `convert` once, and return what makes the request of each slide."""
-    from coverslip.converter.request import ConversionRequest
+    from coverslip.converter.request import ConversionRequest, parse_settings
     from coverslip.converter.uids import UUID_ROOT, require_uid_root
     from coverslip.metadata_maps.deid.keys import load_key
     from coverslip.metadata_maps.deid.policy import load_policy
@@ -283,13 +285,13 @@ def _request_maker(options: dict[str, Any]) -> Callable[[Path], ConversionReques
         "pyramid": pyramid,
         "include": _parse_include(options["include"]),
         "spacing_mm": _parse_mpp(options["mpp"]),
-        "attributes": _parse_settings(options["settings"]),
+        "attributes": parse_settings(options["settings"]),
         "uid_root": require_uid_root(options["uid_root"]) if options["uid_root"] else UUID_ROOT,
         "offset_table": options["offset_table"],
         "workers": options["workers"] or len(os.sched_getaffinity(0)),
         "memory_bytes": _parse_memory(options["memory"]),
         "overwrite": options["overwrite"],
-        "replaces": parse_replacement(options["replaces"], options["reason"]),
+        "replaces": _parse_replacement(options["replaces"], options["reason"]),
     }
     mapped_slide = _metadata_of(options["metadata"], options["map_name"], options["pairs"])
     return lambda slide: ConversionRequest(path=slide, mapped=mapped_slide(slide), **shared)
@@ -340,21 +342,7 @@ def _parse_mpp(text: str | None) -> tuple[float, float] | None:
     return numbers[0] / 1000, numbers[-1] / 1000
 
 
-def _parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
-    attributes: dict[str, str] = {}
-    for setting in settings:
-        keyword, equals, value = setting.partition("=")
-        if not equals:
-            raise UsageError(f"--set {keyword}: wanted KEYWORD=VALUE")
-        attributes[keyword] = value
-    if attributes:
-        from coverslip.converter.dataset import check_attributes
-
-        check_attributes(attributes)
-    return attributes
-
-
-def parse_replacement(series: str | None, reason: str | None) -> Replacement | None:
+def _parse_replacement(series: str | None, reason: str | None) -> Replacement | None:
     """Return what ``--replaces`` and ``--reason`` say."""
     from coverslip.converter.request import Replacement
 

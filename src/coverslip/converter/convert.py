@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -17,7 +17,7 @@ from coverslip.converter.request import ConversionRequest, ConversionResult, Ins
 from coverslip.converter.result_file import is_complete, source_as_json, write_result_file
 from coverslip.converter.series_plan import InstancePlan, SeriesPlan, associated_encoder, plan_series
 from coverslip.converter.sources import open_slide
-from coverslip.converter.staging import publish_folder, remove_abandoned_work, staged_folder
+from coverslip.converter.staging import io_errors, publish_folder, remove_abandoned_work, staged_folder
 from coverslip.errors import CorruptSourceError, SourceError, StoreError, ValidationFailedError
 from coverslip.tiler.encode import FrameRun, Workload, encode_pyramid
 
@@ -48,7 +48,7 @@ def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], No
         Nothing is left behind under a final name.
     """
     clock = _Clock()
-    with _io_errors(SourceError, "slide cannot be read"), open_slide(request.path) as source:
+    with io_errors(SourceError, "slide cannot be read"), open_slide(request.path) as source:
         before = _fingerprint(source)
         clock.lap("open")
         digest = _digest_while_loading(source.files)
@@ -56,7 +56,7 @@ def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], No
         plans = [plan_series(source, index, request, digest) for index in range(len(source.pyramids))]
         progress = _Progress(sum(plan.work_pixels() for plan in plans), on_pixels)
         series = []
-        with _io_errors(StoreError, "series cannot be written"):
+        with io_errors(StoreError, "series cannot be written"):
             remove_abandoned_work(request.output)
             for plan in plans:
                 if plan.folder.exists() and not request.overwrite:
@@ -79,7 +79,7 @@ def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], No
 
 def plan_conversion(request: ConversionRequest) -> ConversionResult:
     """Say what `convert_slide` would write, without writing anything."""
-    with _io_errors(SourceError, "slide cannot be read"), open_slide(request.path) as source:
+    with io_errors(SourceError, "slide cannot be read"), open_slide(request.path) as source:
         digest = _digest_files(source.files)
         plans = [plan_series(source, index, request, digest) for index in range(len(source.pyramids))]
         series = tuple(plan.result([instance.result() for instance in plan.instances]) for plan in plans)
@@ -219,12 +219,3 @@ def _require_unchanged(source: SlideSource, before: list[tuple[int, int, int]]) 
 
 def _size(fingerprint: list[tuple[int, int, int]]) -> int:
     return sum(size for size, _inode, _time in fingerprint)
-
-
-@contextmanager
-def _io_errors(kind: type[SourceError | StoreError], what: str) -> Iterator[None]:
-    """Turn what the system refuses into an error of ours."""
-    try:
-        yield
-    except OSError as error:
-        raise kind(f"{what}: {error.strerror or type(error).__name__}") from error

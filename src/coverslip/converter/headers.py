@@ -50,12 +50,15 @@ def open_writers(stack: ExitStack, folder: Path, plan: SeriesPlan, request: Conv
         )
     )
     if request.mapped is not None:
-        from coverslip.converter.mapped import apply_mapped, name_specimens
+        from coverslip.converter.mapped import apply_mapped
 
         apply_mapped(shared, request.mapped)
-        name_specimens(shared, request.uid_root)
     for keyword, text in request.attributes.items():
         set_attribute(shared, keyword, text)
+    if request.mapped is not None:
+        from coverslip.converter.mapped import name_specimens
+
+        name_specimens(shared, request.uid_root)
     writers = []
     for number, instance in enumerate(plan.instances, start=1):
         pixels, grid = instance.frame_format, instance.grid

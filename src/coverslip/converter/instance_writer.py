@@ -17,7 +17,7 @@ from typing import BinaryIO, Self
 from coverslip.errors import StoreError, ValidationFailedError
 from coverslip.tiler.codecs.base import FrameFormat
 
-__all__ = ["HeaderWriter", "InstanceWriter", "WrittenInstance"]
+__all__ = ["BackgroundMd5", "HeaderWriter", "InstanceWriter", "WrittenInstance", "write_all"]
 
 HeaderWriter = Callable[[float | None], bytes]
 """Gives all that stands before the pixel data, for a lossy compression ratio; of one length for every ratio."""
@@ -103,7 +103,7 @@ class InstanceWriter:
             )
         self._table = "none" if not frame_format.encapsulated else "bot" if offset_table == "auto" else offset_table
         self._lengths = array("Q")
-        self._md5: _BackgroundMd5 | None = None
+        self._md5: BackgroundMd5 | None = None
         self._finished = False
         # Exclusive creation: two runs never write into one file.
         self._file: BinaryIO = open(path, "xb+", buffering=0)  # noqa: SIM115 - closed by finish or __exit__
@@ -112,7 +112,7 @@ class InstanceWriter:
             self._table = "bot" if _offsets(expected)[-1] <= _LARGEST_BASIC_OFFSET else "eot"
         self._prefix_written = self._prefix(self._ratio(expected) if expected_lengths is not None else 0.0, expected)
         if expected_lengths is not None:
-            self._md5 = _BackgroundMd5()
+            self._md5 = BackgroundMd5()
         self._write(self._prefix_written)
 
     def __enter__(self) -> Self:
@@ -175,7 +175,7 @@ class InstanceWriter:
         if prefix != self._prefix_written:
             md5 = None
             self._file.seek(0)
-            _write_all(self._file, prefix)
+            write_all(self._file, prefix)
         size = self._file.seek(0, os.SEEK_END)
         self._file.close()
         self._finished = True
@@ -184,7 +184,7 @@ class InstanceWriter:
         )
 
     def _write(self, data: bytes) -> None:
-        _write_all(self._file, data)
+        write_all(self._file, data)
         if self._md5 is not None:
             self._md5.update(data)
 
@@ -233,13 +233,13 @@ class InstanceWriter:
             self._file.seek(start)
             data = self._file.read(position - start)
             self._file.seek(start + new - old)
-            _write_all(self._file, data)
+            write_all(self._file, data)
             position = start
         # Zeros, so that the final header is seen to differ from what is there.
         self._prefix_written = bytes(new)
 
 
-class _BackgroundMd5:
+class BackgroundMd5:
     """An MD5 computed in a thread of its own, a few chunks behind what it is given."""
 
     def __init__(self) -> None:
@@ -278,7 +278,7 @@ def _offsets(lengths: array[int]) -> list[int]:
     return offsets
 
 
-def _write_all(file: BinaryIO, data: bytes) -> None:
+def write_all(file: BinaryIO, data: bytes) -> None:
     """Write to an unbuffered file whatever the number of bytes it takes at a time."""
     view = memoryview(data)
     while view:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coverslip.converter.uids import UUID_ROOT
+from coverslip.errors import UsageError
 from coverslip.metadata_maps.deid.keys import DeidKey
 from coverslip.metadata_maps.deid.policy import Policy, load_policy
 from coverslip.tiler.pyramid import PyramidOptions
@@ -17,7 +18,7 @@ from coverslip.validators.report import Finding
 if TYPE_CHECKING:
     from coverslip.metadata_maps.evaluate import AttributeTree, MappedSlide
 
-__all__ = ["ConversionRequest", "ConversionResult", "InstanceResult", "Replacement", "SeriesResult"]
+__all__ = ["ConversionRequest", "ConversionResult", "InstanceResult", "Replacement", "SeriesResult", "parse_settings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,3 +193,24 @@ class ConversionResult:
     source_bytes: int
     series: tuple[SeriesResult, ...]
     timings_s: Mapping[str, float] = field(default_factory=dict)
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, str]:
+    """Return the attributes of ``--set KEYWORD=VALUE`` options.
+
+    Raises
+    ------
+    UsageError
+        If one is not of that form, or cannot be set.
+    """
+    attributes: dict[str, str] = {}
+    for setting in settings:
+        keyword, equals, value = setting.partition("=")
+        if not equals:
+            raise UsageError(f"--set {keyword}: wanted KEYWORD=VALUE")
+        attributes[keyword] = value
+    if attributes:
+        from coverslip.converter.dataset import check_attributes
+
+        check_attributes(attributes)
+    return attributes

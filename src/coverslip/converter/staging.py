@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from coverslip.errors import StoreError
+from coverslip.errors import SourceError, StoreError
 
-__all__ = ["STAGING_FOLDER", "publish_folder", "remove_abandoned_work", "staged_folder"]
+__all__ = ["STAGING_FOLDER", "io_errors", "publish_folder", "remove_abandoned_work", "staged_folder"]
 
 STAGING_FOLDER = ".coverslip-partial"
 """Lies inside the output folder, so that publishing is a rename within one file system."""
@@ -165,3 +165,12 @@ def _remove_if_empty(folder: Path) -> None:
         folder.rmdir()
     except OSError:
         return
+
+
+@contextmanager
+def io_errors(kind: type[SourceError | StoreError], what: str) -> Iterator[None]:
+    """Turn what the system refuses into an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{what}: {error.strerror or type(error).__name__}") from error
