@@ -209,6 +209,7 @@ def convert(slides: tuple[Path, ...], dry_run: bool, as_json: bool, **options: A
         try:
             with _progress_bar(slide) as on_pixels:
                 request = make_request(slide)
+                warnings = _metadata_warnings(request)
                 result = plan_conversion(request) if dry_run else convert_slide(request, on_pixels)
         except Exception as caught:  # noqa: BLE001 - no slide may stop the others
             error = _as_coverslip_error(caught)
@@ -218,8 +219,11 @@ def convert(slides: tuple[Path, ...], dry_run: bool, as_json: bool, **options: A
                 failure = {"class": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
                 click.echo(json.dumps({"slide": os.fspath(slide), "status": "failed", "error": failure}))
             continue
+        for warning in warnings:
+            click.echo(f"warning: {display_name(slide)}: {_one_line(warning)}", err=True)
         if as_json:
-            click.echo(json.dumps(_result_as_json(slide, result, dry_run)))
+            found = {**_result_as_json(slide, result, dry_run), "metadata_warnings": len(warnings)}
+            click.echo(json.dumps(found))
         else:
             _print_result(slide, result, dry_run)
     if worst:
@@ -309,6 +313,15 @@ def _metadata_of(
     from coverslip.metadata_maps.join import MetadataJoin
 
     return MetadataJoin(table, map_name, read_second_tables(pairs)).mapped_slide
+
+
+def _metadata_warnings(request: ConversionRequest) -> list[str]:
+    """Return what a map found odd in the slide's rows: for the curator, and no part of the result."""
+    if request.mapped is None:
+        return []
+    from coverslip.metadata_maps.join import problem_text
+
+    return [problem_text(problem) for problem in request.mapped.problems]
 
 
 def _parse_levels(text: str) -> str | int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -12,17 +13,14 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from coverslip.converter.dataset import code_item
 from coverslip.converter.uids import derive_uid
 from coverslip.errors import UsageError
 from coverslip.metadata_maps.codes import Code
-from coverslip.metadata_maps.evaluate import AttributeTree, AttributeValue, MappedSlide
-from coverslip.metadata_maps.evaluate import code_item as code_tree
+from coverslip.metadata_maps.evaluate import AttributeTree, AttributeValue, MappedSlide, code_item
 
 __all__ = ["apply_mapped", "name_specimens"]
 
 _PRIVATE = re.compile(r'\(([0-9A-Fa-f]{4}),"(.+)",([0-9A-Fa-f]{2})\)')
-_LONGEST_CODE_VALUE = 16
 
 
 def apply_mapped(ds: Dataset, mapped: MappedSlide) -> None:
@@ -36,16 +34,22 @@ def apply_mapped(ds: Dataset, mapped: MappedSlide) -> None:
     UsageError
         If a value does not fit its attribute.
     """
-    _fill(ds, mapped.attributes)
+    vrs = mapped.private_vrs
+    _fill(ds, mapped.attributes, vrs)
     if mapped.specimens:
         blank = ds.SpecimenDescriptionSequence[0]
         items = [deepcopy(blank) for _ in mapped.specimens]
         for item, tree in zip(items, mapped.specimens, strict=True):
-            _fill(item, tree)
+            _fill(item, tree, vrs)
         ds.SpecimenDescriptionSequence = items
-    for index, item in enumerate(ds.get("OpticalPathSequence", ())):
-        if len(mapped.optical_paths) == 1 or index < len(mapped.optical_paths):
-            _fill(item, mapped.optical_paths[index if len(mapped.optical_paths) > 1 else 0])
+    paths = ds.get("OpticalPathSequence", ())
+    trees = mapped.optical_paths
+    if len(trees) == 1 and len(paths) > 1:
+        # One identifier cannot tell several paths apart: they keep their own.
+        trees = ({keyword: value for keyword, value in trees[0].items() if keyword != "OpticalPathIdentifier"},)
+        trees *= len(paths)
+    for item, tree in zip(paths, trees, strict=False):
+        _fill(item, tree, vrs)
 
 
 def name_specimens(ds: Dataset, uid_root: str) -> None:
@@ -54,35 +58,35 @@ def name_specimens(ds: Dataset, uid_root: str) -> None:
         item.SpecimenUID = derive_uid(uid_root, "specimen", str(ds.get("PatientID", "")), item.SpecimenIdentifier)
 
 
-def _fill(ds: Dataset, tree: AttributeTree) -> None:
+def _fill(ds: Dataset, tree: AttributeTree, private_vrs: Mapping[str, str]) -> None:
     for name, value in tree.items():
         private = _PRIVATE.fullmatch(name)
+        plain = _plain(value, private_vrs)
         if private:
             block = ds.private_block(int(private[1], 16), private[2], create=True)
-            block.add_new(int(private[3], 16), "LO", value)
+            block.add_new(int(private[3], 16), private_vrs[name], plain)
             continue
         tag = tag_for_keyword(name)
         if tag is None:
             raise UsageError(f"{name}: not a keyword of the DICOM data dictionary")
         try:
-            ds[tag] = DataElement(tag, dictionary_VR(tag), _plain(value), validation_mode=pydicom_config.RAISE)
+            ds[tag] = DataElement(tag, dictionary_VR(tag), plain, validation_mode=pydicom_config.RAISE)
         except (ValueError, TypeError, OverflowError) as error:
             raise UsageError(f"{name}: {str(error).splitlines()[0]}") from None
 
 
-def _plain(value: AttributeValue) -> Any:
+def _plain(value: AttributeValue, private_vrs: Mapping[str, str]) -> Any:
     """Return a value as pydicom takes it."""
     if isinstance(value, Code):
-        long = len(value.value) > _LONGEST_CODE_VALUE
-        return Sequence([_item(code_tree(value)) if long else code_item(value)])
+        return Sequence([_item(code_item(value), private_vrs)])
     if isinstance(value, tuple):
         if all(isinstance(each, dict) for each in value):
-            return Sequence([_item(each) for each in value if isinstance(each, dict)])
+            return Sequence([_item(each, private_vrs) for each in value if isinstance(each, dict)])
         return list(value)
     return value
 
 
-def _item(tree: AttributeTree) -> Dataset:
+def _item(tree: AttributeTree, private_vrs: Mapping[str, str]) -> Dataset:
     item = Dataset()
-    _fill(item, tree)
+    _fill(item, tree, private_vrs)
     return item

@@ -92,6 +92,11 @@ class ConversionRequest:
                 found.update(_texts(tree))
         return found | dict(self.attributes)
 
+    def curated_keywords(self) -> tuple[str, ...]:
+        """Return the keywords and private tags that the map or the user gives a value."""
+        given = {keyword for keyword, text in self.attributes.items() if text}
+        return tuple(sorted(given.union(self.mapped.curated_keywords if self.mapped else ())))
+
     def shaping_options(self) -> str:
         """Return the options that shape the output's bytes, as one stable text that UIDs are derived from."""
         pyramid = self.pyramid
@@ -172,7 +177,15 @@ class InstanceResult:
 
 @dataclass(frozen=True, slots=True)
 class SeriesResult:
-    """One series of a slide: what `conversion.json` holds."""
+    """One series of a slide: what `conversion.json` holds.
+
+    Parameters
+    ----------
+    collection : mapping
+        Facts of the collection that DICOM has no place for, as the map tells them.
+    curated : tuple of str
+        Keywords and private tags that the map or the user gave a value; never the values.
+    """
 
     study_instance_uid: str
     series_instance_uid: str
@@ -182,6 +195,8 @@ class SeriesResult:
     findings: tuple[Finding, ...]
     already_there: bool = False
     replaces: Replacement | None = None
+    collection: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    curated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ def series_as_json(series: SeriesResult) -> dict[str, Any]:
         "series_uuid": series_uuid(series.series_instance_uid, md5s) if written else None,
         "series_md5": merkle_md5(md5s) if written else None,
         "replaces": asdict(series.replaces) if series.replaces else None,
+        "collection": dict(series.collection),
+        "curated": list(series.curated),
         "instances": [_instance_as_json(instance) for instance in series.instances],
         "unused_levels": list(series.unused_levels),
         "findings": [asdict(finding) for finding in series.findings],

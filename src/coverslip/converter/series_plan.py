@@ -104,6 +104,8 @@ class SeriesPlan:
     deid: DeidClaims
     findings: tuple[Finding, ...]
     folder: Path
+    collection: Mapping[str, str | tuple[str, ...]]
+    curated: tuple[str, ...]
 
     def work_pixels(self) -> int:
         """Return the pixels that are read from the source, for a progress bar."""
@@ -121,6 +123,8 @@ class SeriesPlan:
             unused,
             self.findings,
             already_there,
+            collection=self.collection,
+            curated=self.curated,
         )
 
 
@@ -190,6 +194,8 @@ def plan_series(source: SlideSource, pyramid_index: int, request: ConversionRequ
         ),
         tuple(findings),
         folder,
+        request.mapped.collection if request.mapped else {},
+        request.curated_keywords(),
     )
 
 

@@ -129,6 +129,8 @@ class MappedSlide:
     problems : tuple of Problem
     origins : mapping
         Where each value comes from, by its path such as ``"SpecimenDescriptionSequence[0].SpecimenIdentifier"``.
+    private_vrs : mapping
+        Value representation of each private tag.
     """
 
     attributes: AttributeTree
@@ -138,6 +140,7 @@ class MappedSlide:
     collection: Mapping[str, str | tuple[str, ...]]
     problems: tuple[Problem, ...]
     origins: Mapping[str, str]
+    private_vrs: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def optical_path(self) -> AttributeTree:
@@ -146,8 +149,9 @@ class MappedSlide:
 
     @property
     def curated_keywords(self) -> tuple[str, ...]:
-        """Keywords and private tags that the map sets, at the top level and in specimens and optical paths."""
-        return tuple(sorted({key for tree in (self.attributes, *self.specimens, *self.optical_paths) for key in tree}))
+        """Keywords and private tags that the map gives a value, at the top level, in specimens and optical paths."""
+        trees = (self.attributes, *self.specimens, *self.optical_paths)
+        return tuple(sorted({key for tree in trees for key, value in tree.items() if value not in ("", ())}))
 
     @property
     def has_errors(self) -> bool:
@@ -215,6 +219,7 @@ def apply_map(
         collection=first.collection(attributes),
         problems=tuple(dict.fromkeys(problem for scene in scenes for problem in scene.problems)),
         origins={path: origin for scene in scenes for path, origin in scene.origins.items()},
+        private_vrs={tag: vr for scene in scenes for tag, vr in scene.private_vrs.items()},
     )
 
 
@@ -276,6 +281,7 @@ class _Scene:
     tables: Mapping[str, Table]
     problems: list[Problem] = field(default_factory=list)
     origins: dict[str, str] = field(default_factory=dict)
+    private_vrs: dict[str, str] = field(default_factory=dict)
     current: dict[str, Row] = field(default_factory=dict)
     _variables: dict[str, tuple[str | Coded, ...]] = field(default_factory=dict)
     _being_evaluated: set[str] = field(default_factory=set)
@@ -445,6 +451,8 @@ class _Scene:
             value = self._attribute(keyword, attribute, where)
             if value not in ("", ()):
                 found[keyword] = value
+                if keyword.startswith("("):
+                    self.private_vrs[keyword] = attribute.vr
             elif keyword in TYPE_2:
                 found[keyword] = () if attribute.vr == "SQ" else ""
         return found
@@ -582,8 +590,17 @@ class _Scene:
             items.append(_content_item("TEXT", code("parent-specimen-identifier"), TextValue=parent))
         if isinstance(parent_type := self._step_value(step.parent_type), Code):
             items.append(_code_content(code("parent-specimen-type"), parent_type))
+        self._require_short_codes(items)
         self.origins.setdefault(path, step.place)
         return tuple(items)
+
+    def _require_short_codes(self, items: Sequence[AttributeTree]) -> None:
+        """Report long code values in a preparation step: viewers (Slim) refuse the whole slide for one."""
+        for value in (value for item in items for value in item.values() if isinstance(value, tuple)):
+            for coded in value:
+                if isinstance(coded, dict):
+                    message = f"the code value {coded['LongCodeValue']!r} is longer than the 16 characters of a step's"
+                    self.report("too-long", "", "SpecimenPreparationSequence", f"{message}; wanted text instead")
 
     def _step_value(self, choice: Choice) -> str | Code:
         values, _ = self.choose(choice, "SpecimenPreparationSequence")

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from coverslip.errors import MissingMetadataError
-from coverslip.metadata_maps.evaluate import MappedSlide, apply_map, require_tables, slide_facts
+from coverslip.metadata_maps.evaluate import MappedSlide, Problem, apply_map, require_tables, slide_facts
 from coverslip.metadata_maps.language import load_map
 from coverslip.metadata_maps.matching import RowFinder
 from coverslip.metadata_maps.tables import Table, read_table
 
-__all__ = ["MetadataJoin"]
+__all__ = ["MetadataJoin", "problem_text"]
 
 
 class MetadataJoin:
@@ -55,8 +55,13 @@ class MetadataJoin:
         mapped = apply_map(self._map, facts, match.rows, self._tables)
         errors = [problem for problem in mapped.problems if problem.severity == "ERROR"]
         if errors:
-            first = errors[0]
-            place = " of ".join(part for part in (first.keyword, first.column and f"column {first.column!r}") if part)
             more = f" (and {len(errors) - 1} more; coverslip map check lists them)" if len(errors) > 1 else ""
-            raise MissingMetadataError(f"row {first.row}: {place}: {first.message}{more}")
+            raise MissingMetadataError(f"{problem_text(errors[0])}{more}")
         return mapped
+
+
+def problem_text(problem: Problem) -> str:
+    """Return a problem as one line, such as ``row 3: PatientSex of column 'sex': the map's value table lacks 'x'``."""
+    column = f"column {problem.column!r}" if problem.column else ""
+    place = " of ".join(part for part in (problem.keyword, column) if part)
+    return ": ".join(part for part in (f"row {problem.row}", place, problem.message) if part)

@@ -104,6 +104,7 @@ def test_a_cycif_slide_is_cut_from_a_fixed_biopsy_and_stained_for_fluorescence()
         + """
     121041 DCM Specimen Identifier = {slide}
     111701 DCM Processing type = 127790008 SCT Staining
+    424361007 SCT Using substance = Antibodies
     703857004 SCT Staining Technique = 406858009 SCT Fluorescent staining"""
     )
     assert preparation(specimen) == steps(
