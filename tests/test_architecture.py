@@ -29,6 +29,7 @@ ALLOWED_IMPORTS: dict[str, set[str]] = {
     "stores": {"errors"},
     "converter": {"errors", "settings", "tiler", "metadata_maps", "validators"},
     "validators": {"errors", "settings", "tiler", "metadata_maps", "converter.sources"},
+    "deid_commands": {"errors", "metadata_maps", "validators", "converter.sources"},
     "map_commands": {"errors", "metadata_maps", "validators"},
     "remap_commands": {"errors", "converter", "metadata_maps", "validators", "map_commands"},
     "cli": {
@@ -39,6 +40,7 @@ ALLOWED_IMPORTS: dict[str, set[str]] = {
         "stores",
         "converter",
         "validators",
+        "deid_commands",
         "map_commands",
         "remap_commands",
     },

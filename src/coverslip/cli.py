@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from coverslip import __version__
+from coverslip.deid_commands import deid_group
 from coverslip.errors import CoverslipError, UsageError
 from coverslip.map_commands import map_group
 from coverslip.remap_commands import remap
@@ -70,6 +71,7 @@ def cli() -> None:
 
 
 cli.add_command(map_group)
+cli.add_command(deid_group)
 cli.add_command(remap)
 
 
