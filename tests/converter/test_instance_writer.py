@@ -177,9 +177,7 @@ def slide_header(grid: TileGrid, frame_format: FrameFormat) -> HeaderWriter:
     identity = SeriesIdentity(*(derive_uid("2.25", name) for name in names), "S1")
     spacing_mm = 0.0005, 0.0005
     shared = build_series_dataset(
-        SeriesDescription(
-            identity, SlideMetadata(), (OpticalPath(),), 1, size, spacing_mm, None, srgb_input_profile(), {}
-        )
+        SeriesDescription(identity, SlideMetadata(), (OpticalPath(),), 1, size, spacing_mm, None, srgb_input_profile())
     )
     image_type = ("ORIGINAL", "PRIMARY", "VOLUME", "NONE")
     instance = InstanceDescription(SOP_INSTANCE_UID, 1, image_type, grid, frame_format, spacing_mm)
