@@ -80,6 +80,7 @@ def _secrets(source: Path | None, metadata: Path | None, columns: tuple[str, ...
         with open_slide(source) as slide:
             stated = slide.metadata
             names = (stated.manufacturer, stated.manufacturer_model_name, *stated.software_versions)
+            names += (slide.format_name, slide.format_title, "JPEG 2000 PNG BMP TIFF")
             allowed = {name for name in names if name} | curated
             fields = {**stated.identifying, "serial number": stated.device_serial_number or ""}
             secrets += secrets_of_fields(fields, "source field", allowed)

@@ -18,6 +18,7 @@ from coverslip.converter.dataset import (
     build_instance_dataset,
     build_series_dataset,
     encode_header,
+    set_attribute,
 )
 from coverslip.converter.instance_writer import InstanceWriter
 from coverslip.converter.sources.base import OpticalPath, SlideMetadata
@@ -36,10 +37,10 @@ def test_planes_of_16_bit_channels_conform(tmp_path: Path, focal_planes: int, ch
     attributes = {"PatientID": "P1", "StudyDate": "20210317", "StudyTime": "102133", "StudyID": "1"}
     spacing_mm = 0.0005, 0.0005
     shared = build_series_dataset(
-        SeriesDescription(
-            identity, SlideMetadata(), paths, focal_planes, (100, 100), spacing_mm, None, None, attributes
-        )
+        SeriesDescription(identity, SlideMetadata(), paths, focal_planes, (100, 100), spacing_mm, None, None)
     )
+    for keyword, text in attributes.items():
+        set_attribute(shared, keyword, text)
     image_type = ("ORIGINAL", "PRIMARY", "VOLUME", "NONE")
     instance = InstanceDescription("2.25.7", 1, image_type, grid, encoder.frame_format, spacing_mm)
     write_header = partial(encode_header, build_instance_dataset(shared, instance), instance)
