@@ -41,7 +41,8 @@ def metadata(
 ) -> MappedSlide:
     attributes = {"PatientID": "P1", "StudyID": "E1", "ContainerIdentifier": "C1", **(attributes or {})}
     paths = (optical_path,) if optical_path else ()
-    return MappedSlide(attributes, specimens, paths, str(attributes["ContainerIdentifier"]), {}, (), {})
+    private = {tag: "LO" for tag in attributes if tag.startswith("(")}
+    return MappedSlide(attributes, specimens, paths, str(attributes["ContainerIdentifier"]), {}, (), {}, private)
 
 
 def remap(folder: Path, output: Path, mapped: MappedSlide | None = None, **options: object) -> SeriesResult:

@@ -45,6 +45,7 @@ __all__ = [
     "encode_header",
     "format_decimal",
     "set_attribute",
+    "set_deidentification",
 ]
 
 ABSENT_DATETIME = "19000101000000"
@@ -207,7 +208,7 @@ def build_series_dataset(series: SeriesDescription) -> Dataset:
     ds.SeriesNumber = 1
     ds.FrameOfReferenceUID = identity.frame_of_reference_uid
     ds.PositionReferenceIndicator = "SLIDE_CORNER"
-    _add_deidentification(ds, series.deid)
+    set_deidentification(ds, series.deid)
     # Enhanced General Equipment wants a value for each.
     ds.Manufacturer = _long_string(metadata.manufacturer)
     ds.ManufacturerModelName = _long_string(metadata.manufacturer_model_name)
@@ -373,9 +374,12 @@ def _long_string(text: str | None, absent: str = UNKNOWN, longest: int = 64) -> 
     return allowed.strip()[:longest].strip() or absent
 
 
-def _add_deidentification(ds: Dataset, deid: DeidClaims) -> None:
+def set_deidentification(ds: Dataset, deid: DeidClaims) -> None:
     """Say what was done for the patient's privacy (PS3.3 C.7.1.1, C.12.1.1.7), and nothing else."""
-    ds.LongitudinalTemporalInformationModified = deid.longitudinal
+    for keyword in ("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence"):
+        ds.pop(keyword, None)
+    if deid.longitudinal:
+        ds.LongitudinalTemporalInformationModified = deid.longitudinal
     if deid.patient_identity_removed:
         # Else absent, not NO: the slides of a patient must not contradict each other, and some may show their label.
         ds.PatientIdentityRemoved = "YES"

@@ -12,11 +12,14 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
-from coverslip.converter.dataset import add_specimen, code_item, set_attribute
+from coverslip.converter.dataset import add_specimen, code_item, set_attribute, set_deidentification
 from coverslip.converter.identity import identity_uids
 from coverslip.converter.mapped import apply_mapped, name_specimens
+from coverslip.converter.request import curated_texts
 from coverslip.converter.uids import OUTPUT_FORMAT, derive_uid
 from coverslip.metadata_maps import codes
+from coverslip.metadata_maps.codes import Code
+from coverslip.metadata_maps.deid.claims import DeidClaims, claim_again
 from coverslip.metadata_maps.evaluate import MappedSlide
 
 __all__ = ["NewMetadata", "remapped_headers"]
@@ -106,8 +109,20 @@ def remapped_headers(olds: list[Dataset], new: NewMetadata, pixel_digest: str) -
         for keyword, text in new.attributes.items():
             set_attribute(ds, keyword, text)
         name_specimens(ds, new.uid_root)
+        set_deidentification(ds, claim_again(_claims_of(old), curated_texts(new.mapped, new.attributes)))
         headers.append(ds)
     return headers
+
+
+def _claims_of(old: Dataset) -> DeidClaims:
+    """Return what a header says of de-identification."""
+    items = old.get("DeidentificationMethodCodeSequence", ())
+    return DeidClaims(
+        old.get("PatientIdentityRemoved") == "YES",
+        str(old.get("DeidentificationMethod", "")),
+        tuple(Code(item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning) for item in items),
+        str(old.get("LongitudinalTemporalInformationModified", "")),
+    )
 
 
 def _kept(old: Dataset) -> Dataset:

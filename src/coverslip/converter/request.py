@@ -18,7 +18,15 @@ from coverslip.validators.report import Finding
 if TYPE_CHECKING:
     from coverslip.metadata_maps.evaluate import AttributeTree, MappedSlide
 
-__all__ = ["ConversionRequest", "ConversionResult", "InstanceResult", "Replacement", "SeriesResult", "parse_settings"]
+__all__ = [
+    "ConversionRequest",
+    "ConversionResult",
+    "InstanceResult",
+    "Replacement",
+    "SeriesResult",
+    "curated_texts",
+    "parse_settings",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +94,7 @@ class ConversionRequest:
 
     def curated_texts(self) -> dict[str, str]:
         """Return what a map and the user set, by keyword: what stands in specimens and other items too."""
-        found: dict[str, str] = {}
-        if self.mapped is not None:
-            for tree in (self.mapped.attributes, *self.mapped.specimens, *self.mapped.optical_paths):
-                found.update(_texts(tree))
-        return found | dict(self.attributes)
+        return curated_texts(self.mapped, self.attributes)
 
     def curated_keywords(self) -> tuple[str, ...]:
         """Return the keywords and private tags that the map or the user gives a value."""
@@ -123,6 +127,15 @@ class ConversionRequest:
             ),
         }
         return repr(parts)
+
+
+def curated_texts(mapped: MappedSlide | None, attributes: Mapping[str, str]) -> dict[str, str]:
+    """Return what a map and then the user set, by keyword: what stands in specimens and other items too."""
+    found: dict[str, str] = {}
+    if mapped is not None:
+        for tree in (mapped.attributes, *mapped.specimens, *mapped.optical_paths):
+            found.update(_texts(tree))
+    return found | dict(attributes)
 
 
 def _texts(tree: AttributeTree) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coverslip.metadata_maps.deid.claims import claim
+from coverslip.metadata_maps.deid.claims import claim, claim_again
 from coverslip.metadata_maps.deid.policy import Action, DeidRecord
 
 DATED = DeidRecord("default", {"AcquisitionDateTime": Action.KEEP, "OperatorsName": Action.REMOVE})
@@ -79,3 +79,16 @@ def test_a_label_that_can_be_read_is_not_de_identified_and_a_masked_one_is():
     assert codes(shows_label=True) == []
     assert codes(masked=True) == ["113100", "113101", "113106"]
     assert codes(masked=True, shows_label=True) == []
+
+
+def test_replaced_metadata_claim_no_more_of_the_slide_than_was_claimed_before():
+    before = claim(DATED, {"PatientSex": "F"})
+    again = claim_again(before, {"SeriesDescription": "FFPE HE"})
+    assert [code.value for code in again.codes] == ["113100", "113105", "113106"]
+    assert again.patient_identity_removed
+    assert claim_again(claim(DATED, {}, shows_label=True), {}).codes == ()
+
+
+def test_replaced_metadata_that_name_a_person_end_all_claims():
+    again = claim_again(claim(DATED, {}), {"PatientName": "Doe^Jane", "PatientID": "P1"})
+    assert (again.patient_identity_removed, again.codes) == (False, ())

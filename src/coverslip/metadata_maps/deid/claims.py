@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from coverslip.metadata_maps.codes import Code
 from coverslip.metadata_maps.deid.policy import Action, DeidRecord
 
-__all__ = ["NOTHING_CLAIMED", "DeidClaims", "claim"]
+__all__ = ["NOTHING_CLAIMED", "DeidClaims", "claim", "claim_again"]
 
 BASIC_PROFILE = Code("113100", "DCM", "Basic Application Confidentiality Profile")
 CLEAN_PIXEL_DATA = Code("113101", "DCM", "Clean Pixel Data Option")
@@ -96,22 +96,54 @@ def claim(
     masked : bool
         Whether the label was masked in a picture of the series that showed it.
     """
-    present = {keyword for keyword, text in curated.items() if text}
     let_out = {keyword for keyword, action in record.actions.items() if action is Action.KEEP}
+    of_the_slide = {
+        CLEAN_PIXEL_DATA: masked,
+        FULL_DATES: "AcquisitionDateTime" in let_out,
+        MODIFIED_DATES: record.actions.get("AcquisitionDateTime") is Action.SHIFT,
+        DEVICE_IDENTITY: bool(_DEVICES & let_out),
+    }
+    method = f"coverslip, policy {record.policy}"[:64]
+    if shows_label or _PERSONS & let_out or _names_a_person(curated):
+        return DeidClaims(False, method, (), record.longitudinal)
+    return DeidClaims(True, method, _options(of_the_slide, curated), record.longitudinal)
+
+
+def claim_again(before: DeidClaims, curated: Mapping[str, str]) -> DeidClaims:
+    """Say what may be claimed of a series whose curated metadata are replaced by others.
+
+    What was claimed of the slide's own text and pictures stays true; where nothing was, nothing is.
+
+    Parameters
+    ----------
+    before : DeidClaims
+        Of the series as it was.
+    curated : mapping
+        As in `claim`.
+    """
+    if not before.patient_identity_removed or _names_a_person(curated):
+        return DeidClaims(False, before.method, (), before.longitudinal)
+    of_the_slide = dict.fromkeys(before.codes, True)
+    return DeidClaims(True, before.method, _options(of_the_slide, curated), before.longitudinal)
+
+
+def _names_a_person(curated: Mapping[str, str]) -> bool:
     # A name that repeats the pseudonym names nobody.
     named = curated.get("PatientName", "").rstrip("^") not in ("", curated.get("PatientID", ""))
-    identified = named or bool(_PERSONS & (present | let_out)) or shows_label
-    codes: list[Code] = []
-    if not identified:
-        options = (
-            (CLEAN_PIXEL_DATA, masked),
-            (CLEAN_STRUCTURED_CONTENT, bool(_STRUCTURED & present)),
-            (CLEAN_DESCRIPTORS, bool(_DESCRIPTORS & present)),
-            (FULL_DATES, "AcquisitionDateTime" in let_out),
-            (MODIFIED_DATES, record.actions.get("AcquisitionDateTime") is Action.SHIFT),
-            (PATIENT_CHARACTERISTICS, bool(_CHARACTERISTICS & present)),
-            (DEVICE_IDENTITY, bool(_DEVICES & (present | let_out))),
-            (INSTITUTION_IDENTITY, bool(_INSTITUTIONS & present)),
-        )
-        codes = [BASIC_PROFILE, *(code for code, true in options if true)]
-    return DeidClaims(not identified, f"coverslip, policy {record.policy}"[:64], tuple(codes), record.longitudinal)
+    return named or any(curated.get(keyword) for keyword in _PERSONS)
+
+
+def _options(of_the_slide: Mapping[Code, bool], curated: Mapping[str, str]) -> tuple[Code, ...]:
+    """Return the Basic Profile and the options that are true, in the order of their codes."""
+    present = {keyword for keyword, text in curated.items() if text}
+    options = (
+        (CLEAN_PIXEL_DATA, of_the_slide.get(CLEAN_PIXEL_DATA)),
+        (CLEAN_STRUCTURED_CONTENT, _STRUCTURED & present),
+        (CLEAN_DESCRIPTORS, _DESCRIPTORS & present),
+        (FULL_DATES, of_the_slide.get(FULL_DATES)),
+        (MODIFIED_DATES, of_the_slide.get(MODIFIED_DATES)),
+        (PATIENT_CHARACTERISTICS, _CHARACTERISTICS & present),
+        (DEVICE_IDENTITY, of_the_slide.get(DEVICE_IDENTITY) or _DEVICES & present),
+        (INSTITUTION_IDENTITY, _INSTITUTIONS & present),
+    )
+    return (BASIC_PROFILE, *(code for code, true in options if true))
