@@ -193,8 +193,6 @@ def test_pydicom_and_highdicom_read_every_level(conversions: Conversions, name: 
 
 @pytest.mark.parametrize("name", CASES)
 def test_wsidicom_reads_every_level(conversions: Conversions, name: str):
-    if name in ("htj2k",):
-        pytest.skip("wsidicom reads HTJ2K only with an optional decoder")
     conversion = conversions[name]
     with WsiDicom.open(conversion.series.folder) as slide:
         assert len(slide.levels) == len(conversion.levels)

@@ -92,15 +92,6 @@ def test_a_directory_a_missing_file_and_a_pipe_are_source_errors(tmp_path):
         open_slide(tmp_path / "pipe.svs")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads any file")
-def test_a_file_without_permission_is_a_source_error(tmp_path, aperio_slide):
-    path = tmp_path / "slide.svs"
-    path.write_bytes(aperio_slide.read_bytes())
-    path.chmod(0)
-    with pytest.raises(SourceError, match="Permission denied"):
-        open_slide(path)
-
-
 @pytest.mark.parametrize("name", ["a b.svs", "a\nb.svs", "🔬.svs", "-rf.svs", "no suffix"])
 def test_the_name_of_a_file_does_not_matter(tmp_path, aperio_slide, name):
     path = tmp_path / name
