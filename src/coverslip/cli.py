@@ -317,13 +317,12 @@ def _metadata_of(
     return MetadataJoin(table, map_name, read_second_tables(pairs)).mapped_slide
 
 
-def _metadata_warnings(request: ConversionRequest) -> list[str]:
-    """Return what a map found odd in the slide's rows: for the curator, and no part of the result."""
+def _metadata_warnings(request: ConversionRequest) -> tuple[str, ...]:
     if request.mapped is None:
-        return []
-    from coverslip.metadata_maps.join import problem_text
+        return ()
+    from coverslip.metadata_maps.join import warning_texts
 
-    return [problem_text(problem) for problem in request.mapped.problems]
+    return warning_texts(request.mapped)
 
 
 def _parse_levels(text: str) -> str | int:

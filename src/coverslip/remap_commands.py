@@ -57,7 +57,7 @@ def remap(series: Path, output: Path, as_json: bool, **options: Any) -> None:
     from coverslip.converter.request import parse_settings
     from coverslip.converter.result_file import series_as_json
     from coverslip.converter.uids import UUID_ROOT, require_uid_root
-    from coverslip.metadata_maps.join import MetadataJoin
+    from coverslip.metadata_maps.join import MetadataJoin, warning_texts
 
     root = require_uid_root(options["uid_root"]) if options["uid_root"] else UUID_ROOT
     attributes = parse_settings(options["settings"])
@@ -69,10 +69,13 @@ def remap(series: Path, output: Path, as_json: bool, **options: Any) -> None:
     except MissingMetadataError as error:
         raise MissingMetadataError(f"slide {slide.name!r}, which --slide can name: {error}") from None
     result = remap_series(RemapRequest(old, output, mapped, attributes, root, options["reason"], options["overwrite"]))
+    warnings = warning_texts(mapped)
+    for warning in warnings:
+        click.echo(f"warning: {series}: {warning}", err=True)
     status = "already there" if result.already_there else "remapped"
     if as_json:
         shown = {"old": os.fspath(series), "status": status, "folder": os.fspath(result.folder)}
-        click.echo(json.dumps({**shown, **series_as_json(result)}))
+        click.echo(json.dumps({**shown, **series_as_json(result), "metadata_warnings": len(warnings)}))
     else:
         click.echo(f"{series}: {status}\n  {result.folder}")
         click.echo(f"  {len(result.instances)} instances, frames as they were")

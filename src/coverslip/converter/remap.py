@@ -21,7 +21,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from coverslip.converter.dataset import WSI_STORAGE, encode_dataset
 from coverslip.converter.instance_writer import BackgroundMd5, write_all
 from coverslip.converter.remap_header import NewMetadata, remapped_headers
-from coverslip.converter.request import InstanceResult, Replacement, SeriesResult
+from coverslip.converter.request import InstanceResult, Replacement, SeriesResult, curated_keywords
 from coverslip.converter.result_file import RESULT_FILE, is_complete, write_result_file
 from coverslip.converter.staging import io_errors, publish_folder, remove_abandoned_work, staged_folder
 from coverslip.converter.uids import UUID_ROOT
@@ -322,6 +322,8 @@ def _result(
         tuple(_finding(each) for each in stated.get("findings", ())),
         already_there,
         Replacement(request.series.series_instance_uid, request.reason),
+        request.mapped.collection,
+        curated_keywords(request.mapped, request.attributes),
     )
 
 

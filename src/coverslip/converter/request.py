@@ -96,11 +96,6 @@ class ConversionRequest:
         """Return what a map and the user set, by keyword: what stands in specimens and other items too."""
         return curated_texts(self.mapped, self.attributes)
 
-    def curated_keywords(self) -> tuple[str, ...]:
-        """Return the keywords and private tags that the map or the user gives a value."""
-        given = {keyword for keyword, text in self.attributes.items() if text}
-        return tuple(sorted(given.union(self.mapped.curated_keywords if self.mapped else ())))
-
     def shaping_options(self) -> str:
         """Return the options that shape the output's bytes, as one stable text that UIDs are derived from."""
         pyramid = self.pyramid
@@ -146,6 +141,12 @@ def _texts(tree: AttributeTree) -> Iterator[tuple[str, str]]:
         for item in value if isinstance(value, tuple) else ():
             if isinstance(item, dict):
                 yield from _texts(item)
+
+
+def curated_keywords(mapped: MappedSlide | None, attributes: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the keywords and private tags that a map or the user gives a value."""
+    given = {keyword for keyword, text in attributes.items() if text}
+    return tuple(sorted(given.union(mapped.curated_keywords if mapped else ())))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from coverslip.converter.deidentify import deidentify
 from coverslip.converter.identity import identity_uids, version_uids
 from coverslip.converter.mask_label import mask_label
-from coverslip.converter.request import ConversionRequest, InstanceResult, SeriesResult
+from coverslip.converter.request import ConversionRequest, InstanceResult, SeriesResult, curated_keywords
 from coverslip.converter.sources.base import (
     AssociatedImage,
     PixelSpacing,
@@ -195,7 +195,7 @@ def plan_series(source: SlideSource, pyramid_index: int, request: ConversionRequ
         tuple(findings),
         folder,
         request.mapped.collection if request.mapped else {},
-        request.curated_keywords(),
+        curated_keywords(request.mapped, request.attributes),
     )
 
 

@@ -10,8 +10,9 @@ from coverslip.metadata_maps.evaluate import MappedSlide, Problem, apply_map, re
 from coverslip.metadata_maps.language import load_map
 from coverslip.metadata_maps.matching import RowFinder
 from coverslip.metadata_maps.tables import Table, read_table
+from coverslip.validators.report import Severity
 
-__all__ = ["MetadataJoin", "problem_text"]
+__all__ = ["MetadataJoin", "warning_texts"]
 
 
 class MetadataJoin:
@@ -53,14 +54,19 @@ class MetadataJoin:
         if not match.rows:
             raise MissingMetadataError(f"has no row in the table, by the column {match.column!r}")
         mapped = apply_map(self._map, facts, match.rows, self._tables)
-        errors = [problem for problem in mapped.problems if problem.severity == "ERROR"]
+        errors = [problem for problem in mapped.problems if problem.severity is Severity.ERROR]
         if errors:
             more = f" (and {len(errors) - 1} more; coverslip map check lists them)" if len(errors) > 1 else ""
-            raise MissingMetadataError(f"{problem_text(errors[0])}{more}")
+            raise MissingMetadataError(f"{_problem_text(errors[0])}{more}")
         return mapped
 
 
-def problem_text(problem: Problem) -> str:
+def warning_texts(mapped: MappedSlide) -> tuple[str, ...]:
+    """Return what is odd in a slide's rows but no error, a line each: for the curator, and no part of any result."""
+    return tuple(_problem_text(problem) for problem in mapped.problems if problem.severity is not Severity.ERROR)
+
+
+def _problem_text(problem: Problem) -> str:
     """Return a problem as one line, such as ``row 3: PatientSex of column 'sex': the map's value table lacks 'x'``."""
     column = f"column {problem.column!r}" if problem.column else ""
     place = " of ".join(part for part in (problem.keyword, column) if part)
