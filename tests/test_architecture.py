@@ -32,6 +32,7 @@ ALLOWED_IMPORTS: dict[str, set[str]] = {
     "deid_commands": {"errors", "metadata_maps", "validators", "converter.sources"},
     "map_commands": {"errors", "metadata_maps", "validators"},
     "remap_commands": {"errors", "converter", "metadata_maps", "validators", "map_commands"},
+    "validate_commands": {"errors", "validators"},
     "cli": {
         "errors",
         "settings",
@@ -43,6 +44,7 @@ ALLOWED_IMPORTS: dict[str, set[str]] = {
         "deid_commands",
         "map_commands",
         "remap_commands",
+        "validate_commands",
     },
     "__main__": {"cli"},
 }

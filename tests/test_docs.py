@@ -14,9 +14,28 @@ import pytest
 from coverslip import errors
 from coverslip.cli import cli
 from coverslip.converter.request import InstanceResult
+from coverslip.validators.rules import RULES, rules_page
 
 ROOT = Path(__file__).resolve().parents[1]
 TREES = [ast.parse(path.read_bytes()) for path in (ROOT / "src").rglob("*.py")]
+
+
+def test_rules_page_is_made_from_the_rules() -> None:
+    assert (ROOT / "docs/rules.md").read_text() == rules_page(), "write rules_page() to docs/rules.md"
+
+
+def test_every_rule_is_used_and_every_rule_used_is_registered() -> None:
+    used = {
+        node.args[0].value
+        for tree in TREES
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "finding"
+        and node.args
+        and isinstance(node.args[0], ast.Constant)
+    }
+    assert used == {rule for rule in RULES if not rule.startswith("privacy.")}
 
 
 def calls_of_finding() -> Iterator[ast.Call]:
@@ -32,7 +51,8 @@ def finding_rules() -> set[str]:
     groups = "|".join({str(rule).partition(".")[0] for rule in given})
     form = re.compile(rf"(?:{groups})\.[a-z0-9]+(?:-[a-z0-9]+)*")
     texts = {node.value for tree in TREES for node in ast.walk(tree) if isinstance(node, ast.Constant)}
-    return {text for text in texts if isinstance(text, str) and form.fullmatch(text)}
+    found = {text for text in texts if isinstance(text, str) and form.fullmatch(text)}
+    return found - {rule for rule in RULES if not rule.startswith("privacy.")}
 
 
 def test_findings_page_lists_every_rule_and_no_other() -> None:

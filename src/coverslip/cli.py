@@ -23,6 +23,7 @@ from coverslip.deid_commands import deid_group
 from coverslip.errors import CoverslipError, UsageError
 from coverslip.map_commands import map_group
 from coverslip.remap_commands import remap
+from coverslip.validate_commands import validate
 
 if TYPE_CHECKING:
     from coverslip.converter.request import ConversionRequest, ConversionResult, Replacement
@@ -73,6 +74,7 @@ def cli() -> None:
 cli.add_command(map_group)
 cli.add_command(deid_group)
 cli.add_command(remap)
+cli.add_command(validate)
 
 
 def main() -> NoReturn:

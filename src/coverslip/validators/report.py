@@ -1,11 +1,14 @@
-"""Findings: what is noteworthy or wrong, with a stable rule id."""
+"""Findings: what is noteworthy or wrong, with a stable rule id; and the report of a series."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
 
-__all__ = ["Finding", "Severity"]
+__all__ = ["Checked", "Finding", "Severity", "ValidationReport", "count_rules"]
 
 
 class Severity(StrEnum):
@@ -14,6 +17,11 @@ class Severity(StrEnum):
     INFO = "INFO"
     WARNING = "WARNING"
     ERROR = "ERROR"
+
+    @property
+    def rank(self) -> int:
+        """0 for INFO, 1 for WARNING, 2 for ERROR."""
+        return list(Severity).index(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +46,72 @@ class Finding:
     message: str
     place: str = ""
     reference: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """How much was looked at.
+
+    Parameters
+    ----------
+    instances, frames : int
+        Of the series.
+    frames_decoded : int
+        Decodings; a frame that two checks need may count twice.
+    bytes_read : int
+        Of pixel data.
+    seconds : float
+    """
+
+    instances: int = 0
+    frames: int = 0
+    frames_decoded: int = 0
+    bytes_read: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationReport:
+    """What is wrong with a series.
+
+    Parameters
+    ----------
+    series_instance_uid : str
+        Empty for files that could not be read.
+    place : str
+        Folder of the series.
+    profile : str
+        Whose rules were asked for.
+    findings : tuple of Finding
+        Gravest first, otherwise in the order of the checks.
+    checked : Checked
+    """
+
+    series_instance_uid: str
+    place: str
+    profile: str
+    findings: tuple[Finding, ...]
+    checked: Checked = Checked()
+
+    @property
+    def worst(self) -> Severity | None:
+        """Severity of the gravest finding, None if there is none."""
+        return max((finding.severity for finding in self.findings), key=lambda each: each.rank, default=None)
+
+    @property
+    def passed(self) -> bool:
+        """Whether there is no ERROR."""
+        return self.worst is not Severity.ERROR
+
+    def counts(self) -> dict[str, int]:
+        """Return how many findings there are of each rule."""
+        return count_rules(self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as plain values."""
+        return {**asdict(self), "passed": self.passed, "counts": self.counts()}
+
+
+def count_rules(findings: Iterable[Finding]) -> dict[str, int]:
+    """Return how many findings there are of each rule, by rule id."""
+    return dict(sorted(Counter(finding.rule for finding in findings).items()))
