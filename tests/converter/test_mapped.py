@@ -996,6 +996,25 @@ def test_what_a_map_says_of_one_optical_path_goes_for_all_but_for_their_identifi
     assert [item.OpticalPathIdentifier for item in ds.OpticalPathSequence] == ["own", "other"]
 
 
+def test_a_remapped_series_has_the_collection_and_warnings_of_the_new_table(bench: Bench) -> None:
+    bench.header(OWN_ROW, bench.slide("good.svs"), output="old")
+    (series,) = series_folders(bench.folder / "old")
+    table = write_table(bench.folder / "new.csv", [{**OWN_ROW, "race": "Native Hawaiian or Other", "sex": "female"}])
+    own = bench.map
+    own.write_text(OWN_MAP + '[collection]\ncollection_id = "own"\n', encoding="utf-8")
+    done = run(
+        "remap", series, "-o", bench.folder / "new", "--metadata", table, "--map", own, "--slide", "good.svs", "--json"
+    )
+    assert done.returncode == 0
+    (result,) = json_lines(done)
+    assert (result["metadata_warnings"], len(done.stderr.splitlines())) == (1, 1)
+    (series,) = series_folders(bench.folder / "new")
+    stated = json.loads((series / "conversion.json").read_text(encoding="utf-8"))
+    assert stated["collection"] == {"collection_id": "own"}
+    assert "PatientSex" in stated["curated"]
+    assert "EthnicGroup" not in stated["curated"]
+
+
 # Identity.
 
 IDENTITY = ("StudyInstanceUID", "FrameOfReferenceUID", "SpecimenUID")
