@@ -26,7 +26,7 @@ INSTITUTION_IDENTITY = Code("113112", "DCM", "Retain Institution Identity Option
 _PERSONS = frozenset(
     "PatientBirthDate PatientBirthTime PatientBirthName PatientMotherBirthName PatientAddress PatientTelephoneNumbers "
     "OtherPatientIDs OtherPatientIDsSequence OtherPatientNames MedicalRecordLocator MilitaryRank BranchOfService "
-    "CountryOfResidence RegionOfResidence PatientInsurancePlanCodeSequence ResponsiblePerson PatientComments "
+    "CountryOfResidence RegionOfResidence PatientInsurancePlanCodeSequence ResponsiblePerson "
     "PatientReligiousPreference Occupation ReferringPhysicianName ReferringPhysicianAddress "
     "ReferringPhysicianTelephoneNumbers ConsultingPhysicianName PhysiciansOfRecord PerformingPhysicianName "
     "NameOfPhysiciansReadingStudy RequestingPhysician OperatorsName PersonName ImageComments BarcodeValue LabelText "
@@ -45,7 +45,9 @@ _INSTITUTIONS = frozenset(
 )
 _DEVICES = frozenset(("DeviceSerialNumber", "StationName", "DeviceUID", "GantryID"))
 _DESCRIPTORS = frozenset(
-    "StudyDescription SeriesDescription ProtocolName AdmittingDiagnosesDescription AdmittingDiagnosesCodeSequence "
+    # Table E.1-1 lets Patient Comments stay once they are cleaned, as descriptions may.
+    "PatientComments StudyDescription SeriesDescription ProtocolName AdmittingDiagnosesDescription "
+    "AdmittingDiagnosesCodeSequence "
     "AdditionalPatientHistory ClinicalTrialSeriesDescription ClinicalTrialTimePointDescription "
     "ContainerDescription SpecimenShortDescription SpecimenDetailedDescription ContributionDescription "
     "RequestedProcedureDescription ReasonForStudy DerivationDescription".split()
