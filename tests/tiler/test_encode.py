@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from tests.factories.levels import ArrayLevel
 
 from coverslip.errors import CorruptSourceError, EncodingError
+from coverslip.tiler.block import Block, Segment
 from coverslip.tiler.codecs import make_encoder, parse_codec
 from coverslip.tiler.codecs.base import FrameFormat, Pixels
 from coverslip.tiler.encode import Workload, encode_pyramid
@@ -122,6 +124,24 @@ def test_tiles_larger_than_a_block_are_blocks_of_their_own():
     pyramid = plan(level)
     frames, _ = run([level], pyramid, workers=2)
     assert_frames_are([level], pyramid, frames)
+
+
+@pytest.mark.parametrize("levels", ["dyadic", 1])
+def test_finished_block_holds_frames_but_not_the_pixels_they_were_made_from(levels: str | int):
+    level = ArrayLevel(picture(128, 128), 32)
+    read: list[weakref.ref[Pixels]] = []
+
+    def read_region(*place: int, **plane: int) -> tuple[Pixels, int]:
+        pixels, missing_tiles = ArrayLevel.read_region(level, *place, **plane)
+        read.append(weakref.ref(pixels))
+        return pixels, missing_tiles
+
+    level.read_region = read_region
+    grids = tuple(one.grid for one in plan(level, levels=levels).levels)
+    encoder = make_encoder(NATIVE, dtype=level.dtype, samples_per_pixel=3)
+    block = Block(Segment(level, grids, encoder, False, False, 4), 0, 0, 0, 0).encode()
+    assert sum(map(len, block.frames[0])) == 16
+    assert [pixels() for pixels in read] == [None]
 
 
 def test_stored_levels_between_derived_ones_start_anew():

@@ -99,6 +99,9 @@ class Block:
                 pixels = self._encode_tile(depth, row, column)
                 if pixels is not None and depth + 1 < len(segment.grids):
                     self.carry = halve(pixels)
+        # Blocks wait for their turn to be written: with their frames, not with the pixels these were made from.
+        self._region = None
+        self._tiles.clear()
         return self
 
     def _read_region(self) -> None:
