@@ -17,7 +17,7 @@ from pydicom.uid import UID
 from coverslip.converter.uids import UUID_ROOT, derive_uid, require_uid_root
 from coverslip.errors import UsageError
 
-roots = st.lists(st.integers(0, 99_999), min_size=1, max_size=8).map(lambda arcs: ".".join(map(str, [1, *arcs])))
+roots = st.lists(st.integers(0, 99_999), min_size=1, max_size=8).map(lambda arcs: ".".join(map(str, [2, *arcs])))
 
 
 @given(roots.filter(lambda root: len(root) <= 39), st.lists(st.text(max_size=20), max_size=5))
@@ -35,7 +35,7 @@ def test_default_root_gives_a_version_8_uuid():
 
 
 def test_longest_root_leaves_24_digits():
-    root = "1." + "2" * 37
+    root = "2." + "2" * 37
     assert len(require_uid_root(root)) == 39
     uids = {derive_uid(root, str(index)) for index in range(2000)}
     assert len(uids) == 2000
@@ -69,7 +69,8 @@ def test_uids_never_change_between_releases():
 
 
 @pytest.mark.parametrize(
-    "root", ["", "2", "2.", ".2", "2..5", "2.025", "3.1", "1.2.x", "1.2 ", "1.2\n", "1.２", "1." + "2" * 38]
+    "root",
+    ["", "2", "2.", ".2", "2..5", "2.025", "3.1", "1.2.x", "1.2 ", "1.2\n", "1.２", "1.40", "0.99.1", "2." + "2" * 38],
 )
 def test_root_that_gives_no_valid_uids_is_refused(root: str):
     with pytest.raises(UsageError, match="UID root"):

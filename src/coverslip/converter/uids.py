@@ -24,11 +24,14 @@ def require_uid_root(root: str) -> str:
     Raises
     ------
     UsageError
-        If it is not dotted numbers without leading zeros (PS3.5 9.1), or leaves fewer than 24 digits, too few to
-        keep derived UIDs apart.
+        If it is not dotted numbers without leading zeros (PS3.5 9.1), stands under no arc that there is (ITU-T X.660:
+        0 and 1 have 40 arcs each), or leaves fewer than 24 digits, too few to keep derived UIDs apart.
     """
-    if not re.fullmatch(r"[0-2](\.(0|[1-9]\d*))+", root):
-        raise UsageError(f"UID root {root!r}: wanted numbers joined by dots, none with a leading zero")
+    if not re.fullmatch(r"([01]\.[1-3]?\d|2\.(0|[1-9]\d*))(\.(0|[1-9]\d*))*", root, re.ASCII):
+        raise UsageError(
+            f"UID root {root!r}: wanted numbers joined by dots, none with a leading zero, that start with 0, 1 or 2;"
+            " after 0 and 1 comes a number below 40"
+        )
     if len(root) > _LONGEST_UID - 25:
         raise UsageError(f"UID root of {len(root)} characters: wanted at most {_LONGEST_UID - 25}")
     return root
