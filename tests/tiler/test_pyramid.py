@@ -134,8 +134,14 @@ def test_native_level_with_other_ratios_down_and_across_is_said_to_be_so():
 
 def test_spacing_of_a_native_level_follows_from_its_size():
     pyramid = plan(level(1001, 1003), level(250, 250))
-    assert pyramid.levels[2].pixel_spacing_mm == (SPACING[0] * 1001 / 250, SPACING[1] * 1003 / 250)
+    assert pyramid.levels[2].pixel_spacing_mm == (SPACING[0] * (1001 / 250), SPACING[1] * (1003 / 250))
     assert pyramid.levels[1].pixel_spacing_mm == (SPACING[0] * 2, SPACING[1] * 2)
+
+
+@given(st.integers(1, 200_000), st.integers(20, 20_000_000).map(lambda picometres: picometres / 1e9))
+def test_spacing_of_the_base_is_kept_to_the_last_digit(rows: int, spacing_mm: float):
+    pyramid = plan_pyramid([level(rows, 1, 512)], (spacing_mm, spacing_mm), PyramidOptions(levels=1))
+    assert pyramid.levels[0].pixel_spacing_mm == (spacing_mm, spacing_mm)
 
 
 def test_level_below_a_native_one_is_derived_from_it_and_spaced_by_the_base():
@@ -217,7 +223,7 @@ def test_levels_shrink_always_and_each_stored_one_is_used_or_has_a_reason(rows, 
     stored = [level(rows, columns, 16)]
     for ratio, shift in sorted(natives):
         stored.append(level(max(1, int(rows / ratio) + shift), max(1, int(columns / ratio) + shift), 16))
-    pyramid = plan(*stored, levels=levels, regenerate=regenerate)
+    pyramid = plan(*stored, levels=levels, regenerate=regenerate and levels != "native")
     assert len(set(sizes(pyramid))) == len(pyramid.levels)
     used = [index for index in sources(pyramid) if index is not None]
     assert sorted([*used, *reasons(pyramid)]) == list(range(len(stored)))
@@ -301,3 +307,8 @@ def test_tile_size_out_of_range_or_odd_is_refused(size: int):
 def test_no_levels_at_all_are_refused():
     with pytest.raises(UsageError, match="0 levels"):
         plan(level(1000, 1000), levels=0)
+
+
+def test_native_levels_and_regenerating_them_exclude_each_other():
+    with pytest.raises(UsageError, match="--regenerate"):
+        plan(level(1000, 1000), levels="native", regenerate=True)

@@ -163,13 +163,16 @@ def plan_pyramid(
     Raises
     ------
     UsageError
-        If the tile size is odd or outside 16 to 4096, or the number of levels is not positive.
+        If the tile size is odd or outside 16 to 4096, the number of levels is not positive, or stored levels alone are
+        wanted and none of them.
     """
     size = options.tile_size
     if size is not None and (size % 2 or not 16 <= size <= 4096):
         raise UsageError(f"tile size {size}: wanted an even number from 16 to 4096")
     if isinstance(options.levels, int) and options.levels < 1:
         raise UsageError(f"{options.levels} levels: wanted at least 1")
+    if options.regenerate and options.levels == "native":
+        raise UsageError("--regenerate derives the levels that --levels native copies: wanted one of them")
     codec = options.codec or default_codec(stored[0])
     planner = _Planner(stored, base_spacing_mm, options, codec)
     levels, unused = planner.native() if options.levels == "native" else planner.dyadic()
@@ -186,9 +189,10 @@ class _Planner:
     def from_stored(self, index: int) -> PyramidLevel:
         """Plan the level that is read from stored level `index`, reusing its frames if that is possible and wanted."""
         stored, base = self.stored[index].grid, self.stored[0].grid
+        # The ratio first: it is exactly 1 for the base, and exact for powers of two.
         spacing = (
-            self.spacing_mm[0] * base.total_pixel_matrix_rows / stored.total_pixel_matrix_rows,
-            self.spacing_mm[1] * base.total_pixel_matrix_columns / stored.total_pixel_matrix_columns,
+            self.spacing_mm[0] * (base.total_pixel_matrix_rows / stored.total_pixel_matrix_rows),
+            self.spacing_mm[1] * (base.total_pixel_matrix_columns / stored.total_pixel_matrix_columns),
         )
         frame_format = self.stored[index].frame_format if self.may_reuse(index) else None
         grid = (
