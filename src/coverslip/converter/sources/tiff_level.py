@@ -34,7 +34,6 @@ class TiffLevel:
     level_index : int
     background : tuple of int
         RGB of what a missing tile is read as.
-    pixel_spacing : PixelSpacing, optional
     history : str, optional
         Lossy Image Compression Method of an earlier compression that the file tells of.
     """
@@ -46,7 +45,6 @@ class TiffLevel:
         level_index: int,
         *,
         background: tuple[int, int, int],
-        pixel_spacing: PixelSpacing | None = None,
         history: str | None = None,
     ) -> None:
         self._structure = structure
@@ -58,7 +56,7 @@ class TiffLevel:
         self._tile_columns = stored_grid.tile_columns
         self.level_index = level_index
         self._tiles = self._open_tiles(page)
-        self.pixel_spacing = pixel_spacing
+        self.pixel_spacing: PixelSpacing | None = None
         self.grid = stored_grid if page.is_tiled else TileGrid(page.rows, page.columns, *_GRID_OF_STRIPS)
         self.frame_format = self._tiles.frame_format
         self.lossy_method = self._tiles.lossy_method or history
