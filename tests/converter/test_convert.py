@@ -20,7 +20,7 @@ from coverslip.converter.convert import convert_slide, plan_conversion
 from coverslip.converter.request import ConversionRequest, SeriesResult
 from coverslip.converter.sources import open_slide
 from coverslip.converter.staging import STAGING_FOLDER
-from coverslip.errors import MissingMetadataError, SourceError, StoreError
+from coverslip.errors import CorruptSourceError, MissingMetadataError, SourceError, StoreError
 from coverslip.tiler.codecs import parse_codec
 from coverslip.tiler.pyramid import PyramidOptions
 
@@ -259,3 +259,34 @@ def test_uncompressed_output_holds_the_pixels_themselves(tmp_path: Path):
     for one in series.instances:
         ds = dcmread(series.folder / one.file_name)
         assert len(ds.PixelData) == one.frame_bytes == one.number_of_frames * 64 * 64 * 3
+
+
+def test_overview_of_an_aperio_slide_starts_at_the_far_corner_of_the_glass(aperio_slide: Path, tmp_path: Path):
+    series = convert(aperio_slide, tmp_path, include=("overview",))
+    origins = {}
+    for instance in series.instances:
+        item = dcmread(series.folder / instance.file_name).TotalPixelMatrixOriginSequence[0]
+        place = float(item.XOffsetInSlideCoordinateSystem), float(item.YOffsetInSlideCoordinateSystem)
+        origins.setdefault(instance.image_flavor, set()).add(place)
+    overview = series.instances[-1]
+    length_mm = 25.4 * overview.total_pixel_matrix_columns / overview.total_pixel_matrix_rows
+    assert origins == {
+        "VOLUME": {(float(FIELDS["Top"]), round(length_mm - float(FIELDS["Left"]), 6))},
+        "OVERVIEW": {(25.4, round(length_mm, 6))},
+    }
+
+
+def test_associated_image_that_cannot_be_read_ends_the_work_before_the_pyramid(aperio_slide: Path, tmp_path: Path):
+    slide = tmp_path / "slide.svs"
+    with open_slide(aperio_slide) as source:
+        page = next(page for page in source.structure.pages if "label" in page.description)
+        offset = int(page.segments()[0][0])
+    damaged = bytearray(aperio_slide.read_bytes())
+    damaged[offset : offset + 16] = bytes(16)
+    slide.write_bytes(damaged)
+    told: list[int] = []
+    request = ConversionRequest(slide, tmp_path / "out", include=("label",))
+    with pytest.raises(CorruptSourceError, match="label image"):
+        convert_slide(request, lambda done, _total: told.append(done))
+    assert told == []
+    assert not (tmp_path / "out").exists()

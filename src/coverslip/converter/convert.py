@@ -108,7 +108,8 @@ def _write_series(staged: Path, plan: SeriesPlan, request: ConversionRequest, pr
     with ExitStack() as stack, closing(runs), ThreadPoolExecutor(max(1, request.workers // 2)) as executor:
         writers = open_writers(stack, staged, plan, request)
         checks: dict[int, Future[InstanceResult]] = {}
-        for index, frames in chain(runs, _associated_frames(plan)):
+        # Associated images first: one that cannot be read ends the work before the long part of it.
+        for index, frames in chain(_associated_frames(plan), runs):
             writers[index].write_frames(frames)
             if writers[index].complete:
                 checks[index] = executor.submit(_finish, writers[index], plan.instances[index])

@@ -159,6 +159,8 @@ class InstanceDescription:
         Whether the slide's label can be read in the picture.
     barcode : str
         Of the label, if the de-identification policy lets it out.
+    origin_mm : tuple of float or None
+        (X, Y) of the first pixel in the slide coordinate system; None for the pyramid's.
     """
 
     sop_instance_uid: str
@@ -172,6 +174,7 @@ class InstanceDescription:
     derivation_description: str = ""
     shows_label: bool = False
     barcode: str = ""
+    origin_mm: tuple[float, float] | None = None
 
     @property
     def flavor(self) -> str:
@@ -304,6 +307,8 @@ def _make_outside_the_pyramid(ds: Dataset, instance: InstanceDescription) -> Non
     else:
         ds.ImagedVolumeHeight = ds.TotalPixelMatrixRows * instance.pixel_spacing_mm[0]
         ds.ImagedVolumeWidth = ds.TotalPixelMatrixColumns * instance.pixel_spacing_mm[1]
+    if instance.origin_mm is not None:
+        ds.TotalPixelMatrixOriginSequence = [_origin_item(*instance.origin_mm)]
     ds.setdefault("BarcodeValue", _long_string(instance.barcode, ""))
     ds.setdefault("LabelText", "")
 
@@ -411,19 +416,20 @@ def _add_geometry(ds: Dataset, series: SeriesDescription) -> None:
     ds.ImagedVolumeWidth = series.base_size[1] * series.base_spacing_mm[1]
     ds.ImagedVolumeDepth = NOMINAL_DEPTH_UM
     ds.ImageOrientationSlide = LABEL_ON_THE_LEFT
-    x_mm, y_mm = series.origin_mm or NOMINAL_ORIGIN_MM
-    ds.TotalPixelMatrixOriginSequence = [
-        _item(
-            XOffsetInSlideCoordinateSystem=format_decimal(round(x_mm, 6)),
-            YOffsetInSlideCoordinateSystem=format_decimal(round(y_mm, 6)),
-            ZOffsetInSlideCoordinateSystem="0",
-        )
-    ]
+    ds.TotalPixelMatrixOriginSequence = [_origin_item(*(series.origin_mm or NOMINAL_ORIGIN_MM))]
     ds.TotalPixelMatrixFocalPlanes = series.focal_planes
     ds.NumberOfOpticalPaths = len(series.optical_paths)
     ds.FocusMethod = series.metadata.focus_method
     ds.ExtendedDepthOfField = "NO"
     ds.RecommendedAbsentPixelCIELabValue = WHITE_CIELAB
+
+
+def _origin_item(x_mm: float, y_mm: float) -> Dataset:
+    return _item(
+        XOffsetInSlideCoordinateSystem=format_decimal(round(x_mm, 6)),
+        YOffsetInSlideCoordinateSystem=format_decimal(round(y_mm, 6)),
+        ZOffsetInSlideCoordinateSystem="0",
+    )
 
 
 def _add_optical_paths(ds: Dataset, series: SeriesDescription) -> None:

@@ -74,6 +74,7 @@ def open_writers(stack: ExitStack, folder: Path, plan: SeriesPlan, request: Conv
             derivation_description=instance.derivation_description,
             shows_label=instance.associated is not None and instance.associated.shows_label,
             barcode=plan.metadata.restricted.get("BarcodeValue", ""),
+            origin_mm=plan.metadata.overview_origin_mm if instance.image_type[2] == "OVERVIEW" else None,
         )
         dataset = build_instance_dataset(shared, description)
         writer = InstanceWriter(

@@ -71,7 +71,7 @@ class SlideMetadata:
     """Naive unless the file gives a time zone."""
     icc_profile: bytes | None = None
     overview_origin_mm: tuple[float, float] | None = None
-    """(X, Y) offset of the total pixel matrix in the slide coordinate system (PS3.3 C.8.12.2)."""
+    """(X, Y) of the overview's first pixel in the slide coordinate system (PS3.3 C.8.12.2)."""
     focus_method: str = "AUTO"
     """Focus Method (PS3.3 C.8.12.4)."""
     restricted: Mapping[str, str] = field(default_factory=dict)
