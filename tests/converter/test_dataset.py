@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydicom import Dataset
 
-from coverslip.converter.dataset import _long_string, _ratio, check_attributes, format_decimal
+from coverslip.converter.dataset import _long_string, _ratio, check_attributes, format_decimal, set_attribute
 from coverslip.errors import UsageError
 
 
@@ -23,6 +23,9 @@ from coverslip.errors import UsageError
         ("SpecimenShortDescription", "Liver"),
         ("ObjectiveLensPower", "40"),
         ("SoftwareVersions", "1\\2"),
+        ("OtherPatientNames", "A^B\\C^D"),
+        ("AcquisitionMatrix", "1\\0\\0\\1"),
+        ("PatientID", ""),
     ],
 )
 def test_attribute_that_fits_is_taken(keyword: str, text: str):
@@ -54,12 +57,36 @@ def test_attribute_that_fits_is_taken(keyword: str, text: str):
         ("PatientName", "\udcff"),
         ("PatientName", "a\x00b"),
         ("StudyDescription", "two\nlines"),
+        ("StudyDescription", "two\\values"),
+        ("StudyInstanceUID", "1.2.3\\1.2.4"),
+        ("ObjectiveLensPower", "20\\40"),
+        ("SpecimenIdentifier", "A\\B"),
+        ("AcquisitionMatrix", "1\\2\\3"),
+        ("PositionReferenceIndicator", "CORNER"),
+        ("ConcatenationUID", "1.2.3"),
+        ("", "x"),
     ],
 )
 def test_attribute_that_does_not_fit_is_refused_in_one_line(keyword: str, text: str):
     with pytest.raises(UsageError, match=f"--set {keyword}") as caught:
         check_attributes({keyword: text})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Doe", "Doe^"),
+        ("Doe^John", "Doe^John"),
+        ("A\\B^C", ["A^", "B^C"]),
+        ("Yamada^T=山田", "Yamada^T=山田"),
+        ("", ""),
+    ],
+)
+def test_name_of_one_component_becomes_a_family_name(text: str, name: str | list[str]):
+    ds = Dataset()
+    set_attribute(ds, "OtherPatientNames", text)
+    assert ds.OtherPatientNames == name
 
 
 @pytest.mark.parametrize(
@@ -87,7 +114,7 @@ def test_number_too_long_for_a_decimal_string_is_a_mistake():
         format_decimal(1e17)
 
 
-@pytest.mark.parametrize("ratio", [0.0, 0.5, 1, 9.99999, 9.5, 99.99999, 12.3456, 999.99, 12345.6, 99999.4, 1e7])
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 1, 9.99999, 9.5, 99.99999, 12.3456, 999.99, 12345.6, 99999.4, 150000, 1e7])
 def test_ratio_takes_six_characters_whatever_it_is(ratio: float):
     text = _ratio(ratio)
     assert len(text) == 6

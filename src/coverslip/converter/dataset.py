@@ -14,7 +14,7 @@ from unicodedata import category
 
 from pydicom import config as pydicom_config
 from pydicom import dcmwrite
-from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
@@ -71,7 +71,6 @@ _NEVER_EMPTY = frozenset(
     (
         "StudyInstanceUID",
         "FrameOfReferenceUID",
-        "PositionReferenceIndicator",
         "ContainerIdentifier",
         "SpecimenIdentifier",
         "AcquisitionDateTime",
@@ -359,7 +358,7 @@ def format_decimal(value: float) -> str:
 
 def _ratio(ratio: float) -> str:
     """Return a compression ratio in six characters, whatever its size, so that a header can be filled in later."""
-    if ratio >= 99999.5:
+    if ratio >= 999999.5:
         return "999999"
     whole = len(str(int(ratio)))
     text = f"{ratio:.{max(0, 5 - whole)}f}"
@@ -464,7 +463,7 @@ def _add_optical_paths(ds: Dataset, series: SeriesDescription) -> None:
 
 def set_attribute(ds: Dataset, keyword: str, text: str) -> None:
     """Set one of the user's attributes where it belongs: in the data set, its optical paths or its specimens."""
-    tag = tag_for_keyword(keyword)
+    tag = tag_for_keyword(keyword) if keyword else None
     if tag is None:
         raise UsageError(f"--set {keyword}: not a keyword of the DICOM data dictionary")
     if keyword in _OPTICAL_PATH_KEYWORDS:
@@ -487,6 +486,9 @@ def set_attribute(ds: Dataset, keyword: str, text: str) -> None:
         element = DataElement(tag, vr, value, validation_mode=pydicom_config.RAISE)
     except (ValueError, TypeError, OverflowError) as error:
         raise UsageError(f"--set {keyword}: {str(error).splitlines()[0]}") from None
+    count = len(value) if isinstance(value, list) else 1
+    if text and not _may_have(count, dictionary_VM(tag)):
+        raise UsageError(f"--set {keyword}: {count} of values parted by backslashes, wanted {dictionary_VM(tag)}")
     for target in targets:
         target[tag] = element
 
@@ -501,7 +503,18 @@ def _parse_value(keyword: str, vr: str, text: str) -> Any:
             parts = [_NUMBERS[vr](part) for part in parts]
         except ValueError:
             raise UsageError(f"--set {keyword}: {text!r} is not a number") from None
+    elif vr == VR.PN:
+        # A name of one component is the family name, and says so (PS3.5 6.2.1).
+        parts = [f"{part}^" if part.strip() and not set(part) & set("^=") else part for part in parts]
     return parts if len(parts) > 1 else parts[0]
+
+
+def _may_have(count: int, multiplicity: str) -> bool:
+    """Say whether so many values fit a Value Multiplicity such as ``1``, ``1-3``, ``1-n`` or ``2-2n`` (PS3.5 6.4)."""
+    least, _, most = multiplicity.rpartition("-")
+    if most.endswith("n"):
+        return count >= int(least) and count % int(most[:-1] or 1) == 0
+    return int(least or most) <= count <= int(most)
 
 
 def _item(**attributes: Any) -> Dataset:
