@@ -488,7 +488,7 @@ def set_attribute(ds: Dataset, keyword: str, text: str) -> None:
         raise UsageError(f"--set {keyword}: {str(error).splitlines()[0]}") from None
     count = len(value) if isinstance(value, list) else 1
     if text and not _may_have(count, dictionary_VM(tag)):
-        raise UsageError(f"--set {keyword}: {count} of values parted by backslashes, wanted {dictionary_VM(tag)}")
+        raise UsageError(f"--set {keyword}: number of values, parted by backslashes, is {count}, wanted {dictionary_VM(tag)}")
     for target in targets:
         target[tag] = element
 
