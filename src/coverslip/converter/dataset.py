@@ -486,9 +486,9 @@ def set_attribute(ds: Dataset, keyword: str, text: str) -> None:
         element = DataElement(tag, vr, value, validation_mode=pydicom_config.RAISE)
     except (ValueError, TypeError, OverflowError) as error:
         raise UsageError(f"--set {keyword}: {str(error).splitlines()[0]}") from None
-    count = len(value) if isinstance(value, list) else 1
-    if text and not _may_have(count, dictionary_VM(tag)):
-        raise UsageError(f"--set {keyword}: number of values, parted by backslashes, is {count}, wanted {dictionary_VM(tag)}")
+    count, wanted = len(value) if isinstance(value, list) else 1, dictionary_VM(tag)
+    if text and not _may_have(count, wanted):
+        raise UsageError(f"--set {keyword}: number of values, parted by backslashes, is {count}, wanted {wanted}")
     for target in targets:
         target[tag] = element
 
