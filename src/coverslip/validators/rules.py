@@ -48,7 +48,96 @@ _ALL = (
     Rule("part10.unreadable", _ERROR, "The file is no DICOM file, or its header breaks off", "PS3.10 7.1"),
 )
 
-RULES: Mapping[str, Rule] = {rule.id: rule for rule in _ALL}
+_FIDELITY = (
+    Rule(
+        "fidelity.source-unreadable",
+        _ERROR,
+        "The slide given as the source cannot be read",
+        "",
+        "Nothing, or not everything, could be compared with it.",
+    ),
+    Rule(
+        "fidelity.size",
+        _ERROR,
+        "The base has not the size of the slide",
+        "PS3.3 C.8.12.4",
+        "It was made from another slide or region, cropped, or turned.",
+    ),
+    Rule(
+        "fidelity.spacing",
+        _WARNING,
+        "The base has not the spacing that the slide states",
+        "PS3.3 10.7.1.3",
+        "Right if the slide states nonsense and the spacing was given at the conversion; otherwise measurements are "
+        "wrong.",
+    ),
+    Rule(
+        "fidelity.frame-differs",
+        _ERROR,
+        "A frame that should be a copy of the slide's tile is none",
+        "",
+        "A level is held to be copied if it says so, if its base is ORIGINAL and lossy, or if most frames are copies.",
+    ),
+    Rule(
+        "fidelity.lossless-differs",
+        _ERROR,
+        "A losslessly coded frame has not the slide's pixels",
+        "",
+        "Of a lossless slide the pixels are the same; of a lossy one, decoders may differ down to a PSNR of 45 dB.",
+    ),
+    Rule(
+        "fidelity.pixels-differ",
+        _ERROR,
+        "A frame shows something else than the slide does there",
+        "",
+        "PSNR below 25 dB with structural similarity below 0.6, or PSNR below 20 dB, against the slide's pixels, or "
+        "their 2x2 means for a reduced level.",
+    ),
+    Rule(
+        "fidelity.orientation",
+        _ERROR,
+        "A level is mirrored or rotated",
+        "PS3.3 C.8.12.4",
+        "Its frames are those of the slide only when they are turned.",
+    ),
+    Rule(
+        "fidelity.colour",
+        _ERROR,
+        "The colours are not those that OpenSlide reads from the slide",
+        "",
+        "Mean CIE 1976 colour difference above 8: often components of another colour space than the header states.",
+    ),
+    Rule(
+        "fidelity.missing-tile-filled",
+        _ERROR,
+        "There is a picture where the slide holds no tile",
+        "",
+        "Frames may have been shifted.",
+    ),
+    Rule(
+        "fidelity.missing-tiles",
+        _INFO,
+        "The slide holds no tile for some frames",
+        "",
+        "They are background.",
+    ),
+    Rule(
+        "fidelity.not-compared",
+        _WARNING,
+        "A level could not be compared with the slide",
+        "",
+        "The slide has no level of that size, halved or not, or there is no decoder for the frames.",
+    ),
+    Rule(
+        "fidelity.compared",
+        _INFO,
+        "A level has been compared with the slide",
+        "",
+        "How many frames, and how near they come.",
+    ),
+)
+
+RULES: Mapping[str, Rule] = {rule.id: rule for rule in (*_ALL, *_FIDELITY)}
 
 
 def finding(rule_id: str, message: str, place: str = "") -> Finding:
