@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.factories.instances import FRAMES, PLAIN, expected, write
 
 from coverslip.converter.instance_writer import md5_of_file
 from coverslip.errors import ValidationFailedError
 from coverslip.validators.structure import StructureExpectation, check_structure
+from tests.factories.instances import FRAMES, PLAIN, expected, write
 
 ITEM = b"\xfe\xff\x00\xe0"
 SEQUENCE_END = b"\xfe\xff\xdd\xe0"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tests.factories.instances import FRAMES, PLAIN, write
 
 from coverslip.cli import cli
 from coverslip.errors import CorruptSourceError, StoreError, UsageError
 from coverslip.validators.series import InstanceView, open_series
 from coverslip.validators.validate import ValidationOptions, validate_paths
+from tests.factories.instances import FRAMES, PLAIN, write
 
 
 @pytest.mark.parametrize("table", ["bot", "eot", "none"])

@@ -64,7 +64,12 @@ class _Check:
     needs_source: bool = False
 
 
-_CHECKS: tuple[_Check, ...] = (_Check("fidelity", needs_source=True),)
+_CHECKS = (
+    _Check("part10", any_class=True),
+    _Check("iod", any_class=True),
+    _Check("frames"),
+    _Check("fidelity", needs_source=True),
+)
 """In the order in which they are made: what is wrong with the file itself comes before what follows from it."""
 
 

@@ -1,0 +1,127 @@
+"""Rules about one file: file meta, attributes, frames; each shown by a good series broken in one way."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coverslip.validators.iod import findings_of_output
+from tests.validators.broken import errors, good_series, rewrite, validate
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+
+ITEM = b"\xfe\xff\x00\xe0"
+
+
+@pytest.fixture
+def base(good: Path, tmp_path: Path) -> Path:
+    """File of the base level of a copy that may be broken."""
+    return good_series(good, tmp_path)
+
+
+def patch(path: Path, edit: Callable[[bytearray], Any]) -> None:
+    data = bytearray(path.read_bytes())
+    edit(data)
+    path.write_bytes(data)
+
+
+def items(data: bytes) -> list[tuple[int, int]]:
+    """Return (position, length) of the items, the Basic Offset Table first."""
+    position = data.rindex(b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff") + 12
+    found = []
+    while data[position : position + 4] == ITEM:
+        length = struct.unpack_from("<I", data, position + 4)[0]
+        found.append((position, length))
+        position += 8 + length
+    return found
+
+
+def test_good_series_has_no_error_and_no_warning(good: Path):
+    assert [finding for finding in validate(good).findings if finding.severity != "INFO"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (lambda ds: setattr(ds.file_meta, "MediaStorageSOPInstanceUID", "1.2.3"), "part10.sop-instance"),
+        (lambda ds: setattr(ds.file_meta, "MediaStorageSOPClassUID", "1.2.840.10008.1.1"), "part10.sop-class"),
+        (lambda ds: delattr(ds.file_meta, "ImplementationClassUID"), "part10.meta-missing"),
+        (lambda ds: delattr(ds, "PatientBirthDate"), "iod.missing"),
+        (lambda ds: delattr(ds, "AcquisitionDateTime"), "iod.missing"),
+        (lambda ds: setattr(ds, "DeviceSerialNumber", ""), "iod.empty"),
+        (lambda ds: setattr(ds, "VolumetricProperties", "FLAT"), "iod.term"),
+        (lambda ds: setattr(ds, "NumberOfFrames", ds.NumberOfFrames - 1), "frames.tiled-full-count"),
+        (lambda ds: setattr(ds, "PhotometricInterpretation", "YBR_FULL_422"), "frames.photometric"),
+    ],
+)
+def test_header_that_is_wrong_is_caught(base: Path, change: Callable[[Any], Any], rule: str):
+    rewrite(base, change)
+    assert rule in errors(validate(base.parent))
+
+
+def test_length_of_the_file_meta_is_checked(base: Path):
+    patch(base, lambda data: data.__setitem__(140, data[140] + 2))
+    assert "part10.group-length" in errors(validate(base.parent)) | {"part10.unreadable"}
+
+
+def swap_header(data: bytearray) -> None:
+    position, _ = items(data)[2]
+    data[position + 8 : position + 10] = b"\0\0"
+
+
+def zero_scan(data: bytearray) -> None:
+    position, length = items(data)[2]
+    data[position + 8 + length // 2 : position + 8 + length] = bytes(length - length // 2)
+
+
+def shift_table(data: bytearray) -> None:
+    data[items(data)[0][0] + 12] += 2
+
+
+def other_size(data: bytearray) -> None:
+    position, length = items(data)[2]
+    at = data.index(b"\xff\xc0", position, position + length)
+    data[at + 5 : at + 7] = struct.pack(">H", 64)
+
+
+def drop_item(data: bytearray) -> None:
+    position, length = items(data)[3]
+    del data[position : position + 8 + length]
+
+
+def empty_table(data: bytearray) -> None:
+    position, length = items(data)[0]
+    data[position + 4 : position + 8] = bytes(4)
+    del data[position + 8 : position + 8 + length]
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (swap_header, {"frames.transfer-syntax", "frames.corrupt"}),
+        (zero_scan, {"frames.padding", "frames.corrupt"}),
+        (shift_table, {"frames.offset-table"}),
+        (other_size, {"frames.size", "frames.corrupt"}),
+        (lambda data: (empty_table(data), drop_item(data)), {"frames.item-count"}),
+        (lambda data: data.__delitem__(slice(-30, None)), {"frames.truncated"}),
+        (lambda data: data.__delitem__(slice(-8, None)), {"frames.truncated"}),
+        (lambda data: data.extend(b"garbage!"), {"frames.trailing"}),
+    ],
+)
+def test_pixel_data_that_are_wrong_are_caught(base: Path, edit: Callable[[bytearray], Any], expected: set[str]):
+    patch(base, edit)
+    found = errors(validate(base.parent))
+    assert found
+    assert found <= expected
+
+
+def test_values_that_may_identify_are_not_told():
+    output = "Error - </PatientSex(0010,0040)> - Unrecognized enumerated value = <Smith> for attribute\n"
+    (finding,) = findings_of_output(output, "a.dcm")
+    assert finding.rule == "iod.term"
+    assert "Smith" not in finding.message
+    assert finding.place == "a.dcm: PatientSex(0010,0040)"
