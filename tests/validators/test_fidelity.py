@@ -10,9 +10,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
-from tests.factories.aperio import write_aperio_svs
-from tests.factories.generic import write_tiled_tiff
-from tests.factories.tissue import tissue
 
 from coverslip.converter.convert import convert_slide
 from coverslip.converter.request import ConversionRequest
@@ -21,6 +18,9 @@ from coverslip.tiler.pyramid import PyramidOptions
 from coverslip.validators.image_difference import delta_e, psnr, ssim
 from coverslip.validators.report import Finding, Severity
 from coverslip.validators.validate import ValidationOptions, validate_paths
+from tests.factories.aperio import write_aperio_svs
+from tests.factories.generic import write_tiled_tiff
+from tests.factories.tissue import tissue
 
 type Picture = NDArray[np.uint8]
 

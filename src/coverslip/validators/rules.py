@@ -124,6 +124,43 @@ _ALL = (
 )
 
 _FIDELITY = (
+    Rule("pyramid.no-volume", _WARNING, "The series has no VOLUME image", "PS3.3 C.8.12.4.1.1"),
+    Rule(
+        "pyramid.duplicate-level",
+        _ERROR,
+        "Two levels of one size and optical path",
+        "PS3.3 C.7.6.28",
+        "Viewers refuse the slide or show either.",
+    ),
+    Rule("pyramid.order", _ERROR, "A level is smaller than another on one side only", "PS3.3 C.7.6.28"),
+    Rule("pyramid.no-spacing", _ERROR, "A level has no Pixel Spacing", "PS3.3 C.7.6.16.2.1"),
+    Rule(
+        "pyramid.imaged-volume",
+        _ERROR,
+        "Imaged Volume Width or Height is not size times spacing, to within a pixel",
+        "PS3.3 C.8.12.4.1.2",
+    ),
+    Rule(
+        "pyramid.spacing",
+        _ERROR,
+        "A level does not take as much of the slide as the base, to within a pixel",
+        "PS3.3 C.7.6.28",
+        "Spacing or size is wrong; measurements and overlays are off.",
+    ),
+    Rule(
+        "pyramid.image-type",
+        _WARNING,
+        "Image Type says wrongly which level is resampled",
+        "PS3.3 C.8.12.4.1.1",
+        "Viewers warn unless exactly one level is not RESAMPLED.",
+    ),
+    Rule(
+        "pyramid.content",
+        _ERROR,
+        "A level shows something else than the next one does",
+        "PS3.3 C.7.6.28",
+        "Frames may be swapped, blank or turned. Both are blurred first, so that filters tell nothing.",
+    ),
     Rule(
         "fidelity.source-unreadable",
         _ERROR,

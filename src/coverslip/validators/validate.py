@@ -68,6 +68,8 @@ _CHECKS = (
     _Check("part10", any_class=True),
     _Check("iod", any_class=True),
     _Check("frames"),
+    _Check("pyramid"),
+    _Check("content"),
     _Check("fidelity", needs_source=True),
 )
 """In the order in which they are made: what is wrong with the file itself comes before what follows from it."""
