@@ -26,6 +26,8 @@ from coverslip.errors import UsageError
         ("OtherPatientNames", "A^B\\C^D"),
         ("AcquisitionMatrix", "1\\0\\0\\1"),
         ("PatientID", ""),
+        ("PatientSex", "O"),
+        ("PatientSex", ""),
     ],
 )
 def test_attribute_that_fits_is_taken(keyword: str, text: str):
@@ -50,6 +52,7 @@ def test_attribute_that_fits_is_taken(keyword: str, text: str):
         ("StudyDescription", "x" * 65),
         ("AccessionNumber", "x" * 17),
         ("PatientSex", "female"),
+        ("PatientSex", "X"),
         ("AcquisitionMatrix", "70000"),
         ("AcquisitionMatrix", "-1"),
         ("AcquisitionMatrix", "one"),

@@ -61,7 +61,6 @@ LABEL_ON_THE_LEFT = [0, -1, 0, -1, 0, 0]
 """Image Orientation (Slide): rows run along -Y, columns along -X."""
 
 WSI_STORAGE = "1.2.840.10008.5.1.4.1.1.77.1.6"
-EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 WHITE_CIELAB = [0xFFFF, 0x8080, 0x8080]
 UNKNOWN = "Unknown"
 
@@ -83,6 +82,8 @@ _NEVER_EMPTY = frozenset(
     )
 )
 """Type 1 attributes that the user may set."""
+_ENUMERATED = {"PatientSex": ("M", "F", "O")}
+"""Values of attributes that the IOD leaves no other (PS3.3 C.7.1.1)."""
 _LONGEST_RESTRICTED = {"StationName": 16, "ImageComments": 10240}
 _NUMBERS: Mapping[str, type[int | float]] = {
     **dict.fromkeys((VR.SS, VR.SL, VR.SV, VR.US, VR.UL, VR.UV), int),
@@ -486,6 +487,8 @@ def set_attribute(ds: Dataset, keyword: str, text: str) -> None:
         element = DataElement(tag, vr, value, validation_mode=pydicom_config.RAISE)
     except (ValueError, TypeError, OverflowError) as error:
         raise UsageError(f"--set {keyword}: {str(error).splitlines()[0]}") from None
+    if text and text not in _ENUMERATED.get(keyword, (text,)):
+        raise UsageError(f"--set {keyword}: wanted {', '.join(_ENUMERATED[keyword])} or nothing")
     count, wanted = len(value) if isinstance(value, list) else 1, dictionary_VM(tag)
     if text and not _may_have(count, wanted):
         raise UsageError(f"--set {keyword}: number of values, parted by backslashes, is {count}, wanted {wanted}")
