@@ -1,10 +1,11 @@
-// node drive.mjs CHROMIUM PAGE_URL SCREENSHOT_FOLDER
-// Opens the test page in headless Chromium, shows each level of the slide at its own resolution, takes a screenshot
-// of each, and prints {views: [{level, file, column, row, columns, rows}], messages, failed_requests, frames_of}.
+// node drive.mjs CHROMIUM (PAGE_URL SCREENSHOT_FOLDER)...
+// Opens each test page in headless Chromium, shows each level of its slide at its own resolution and takes a screenshot
+// of each. Prints a list of {views: [{level, file, column, row, columns, rows}], messages, failed_requests, frames_of}.
+// A page that complains is not waited for much longer: it may never be ready, or never have all frames.
 import path from 'node:path'
 import { chromium } from 'playwright-core'
 
-const [executablePath, url, folder] = process.argv.slice(2)
+const [executablePath, ...pages] = process.argv.slice(2)
 const browser = await chromium.launch({
   executablePath,
   args: [
@@ -21,17 +22,20 @@ const browser = await chromium.launch({
     '--enable-unsafe-swiftshader',
   ],
 })
-try {
+const show = async (url, folder) => {
   const page = await browser.newPage()
   page.setDefaultTimeout(60_000)
   const messages = [] // errors and warnings of the console, and uncaught errors, also those of the decoding workers
   const failedRequests = []
   const framesOf = {} // SOP Instance UID -> frames received
+  let complain
+  const complaint = new Promise((resolve) => { complain = resolve })
+  const note = (message) => { messages.push(message); setTimeout(complain, 300) }
   page.on('console', (message) => {
     const isAboutDriver = message.text().includes('GL Driver Message') // performance hints of some Chromium builds
-    if (['error', 'warning'].includes(message.type()) && !isAboutDriver) messages.push(message.text())
+    if (['error', 'warning'].includes(message.type()) && !isAboutDriver) note(message.text())
   })
-  page.on('pageerror', (error) => messages.push(`uncaught: ${error.message}`))
+  page.on('pageerror', (error) => note(`uncaught: ${error.message}`))
   page.on('requestfailed', (request) => failedRequests.push(`${request.url()}: ${request.failure()?.errorText}`))
   page.on('response', (response) => {
     if (response.status() >= 400) failedRequests.push(`${response.url()}: ${response.status()}`)
@@ -40,19 +44,33 @@ try {
   })
 
   await page.goto(url)
-  await page.waitForFunction(() => window.levels !== undefined)
+  const ready = page.waitForFunction(() => window.levels !== undefined).catch((error) => note(error.message))
+  await Promise.race([ready, complaint])
   const views = []
-  for (const level of await page.evaluate(() => window.levels)) {
+  for (const level of await page.evaluate(() => window.levels ?? [])) {
     // No larger than the level: the viewer does not zoom out beyond the whole slide.
     await page.setViewportSize({ width: Math.min(800, level.columns), height: Math.min(600, level.rows) })
-    const shown = await page
+    const showing = page
       .evaluate((columns) => window.showLevel(columns), level.columns)
-      .catch((error) => messages.push(`level of ${level.columns} columns: ${error.message}`))
+      .catch((error) => note(`level of ${level.columns} columns: ${error.message}`))
+    const shown = await Promise.race([showing, complaint])
     const file = path.join(folder, `level-${level.columns}.png`)
     await page.screenshot({ path: file })
     views.push({ level, file, ...shown }) // without a rectangle when the level could not be shown
   }
-  console.log(JSON.stringify({ views, messages, failed_requests: failedRequests, frames_of: framesOf }, null, 2))
+  const report = { views, messages: [...messages], failed_requests: failedRequests, frames_of: framesOf }
+  await page.close()
+  return report
+}
+
+try {
+  const reports = []
+  let next = 0
+  const work = async () => {
+    for (let i = next++; 2 * i < pages.length; i = next++) reports[i] = await show(pages[2 * i], pages[2 * i + 1])
+  }
+  await Promise.all([work(), work(), work()]) // pages mostly wait
+  console.log(JSON.stringify(reports, null, 2))
 } finally {
   await browser.close()
 }

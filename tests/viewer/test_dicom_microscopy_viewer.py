@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -19,7 +18,7 @@ import pytest
 from PIL import Image
 
 from tests.factories.aperio import write_aperio_svs
-from tests.viewer.dicomweb_server import serve
+from tests.viewer.conftest import Viewer
 
 _HERE = Path(__file__).resolve().parent
 _REDUCTION = 4
@@ -31,27 +30,6 @@ class ConvertedSlide:
 
     slide: Path
     series: Path
-
-
-def _require(what: str | None, install: str) -> str:
-    """Return `what`; without it skip, or fail in CI, where everything that can be installed must be."""
-    if what is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"the viewer test needs {install}")
-    return what
-
-
-@pytest.fixture(scope="module")
-def node() -> str:
-    command = _require(shutil.which("node"), "Node.js 20 or newer: apt-get install nodejs npm")
-    modules = _HERE / "node_modules" / "playwright-core"
-    _require(str(modules) if modules.is_dir() else None, "its packages: npm ci --prefix tests/viewer")
-    return command
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    return _require(next(filter(None, map(shutil.which, names)), None), "Chromium: apt-get install chromium")
 
 
 @pytest.fixture(scope="module")
@@ -75,22 +53,6 @@ def series_made_elsewhere(shared: Path, tmp_path: Path) -> ConvertedSlide:
     for file in (shared / "slides" / "dicom").glob("cmu1-pyramid-*.dcm"):
         shutil.copy(file, tmp_path)
     return ConvertedSlide(shared / "slides" / "real" / "CMU-1-Small-Region.svs", tmp_path)
-
-
-def _show(converted: ConvertedSlide, node: str, chromium: str, screenshots: Path) -> dict[str, Any]:
-    """Open `converted` in the viewer; return what ``drive.mjs`` reports."""
-    modules = _HERE / "node_modules"
-    static = {
-        "/": _HERE / "page",
-        "/dmv": modules / "dicom-microscopy-viewer" / "dist",
-        "/dicomweb-client": modules / "dicomweb-client" / "build",
-    }
-    with serve(converted.series, static) as url:
-        command = [node, str(_HERE / "drive.mjs"), chromium, f"{url}/", str(screenshots)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
 
 
 def _source_view(base: Image.Image, view: dict[str, Any], size: tuple[int, int]) -> Image.Image:
@@ -126,15 +88,15 @@ def _assert_shows_source(converted: ConvertedSlide, report: dict[str, Any]) -> N
 
 
 def test_the_viewer_shows_every_level_of_a_converted_slide(
-    converted_series: ConvertedSlide, node: str, chromium: str, tmp_path: Path
+    converted_series: ConvertedSlide, viewer: Viewer, tmp_path: Path
 ) -> None:
-    report = _show(converted_series, node, chromium, tmp_path)
+    report = viewer.show([converted_series.series], tmp_path)[0]
     assert len(report["views"]) >= 3
     _assert_shows_source(converted_series, report)
 
 
 def test_the_viewer_shows_a_series_of_another_converter(
-    series_made_elsewhere: ConvertedSlide, node: str, chromium: str, tmp_path: Path
+    series_made_elsewhere: ConvertedSlide, viewer: Viewer, tmp_path: Path
 ) -> None:
-    report = _show(series_made_elsewhere, node, chromium, tmp_path)
+    report = viewer.show([series_made_elsewhere.series], tmp_path)[0]
     _assert_shows_source(series_made_elsewhere, report)

@@ -249,7 +249,222 @@ _FIDELITY = (
     ),
 )
 
-RULES: Mapping[str, Rule] = {rule.id: rule for rule in (*_ALL, *_FIDELITY)}
+_DMV = "dicom-microscopy-viewer 0.48.24"
+_SLIM = "Slim 0.46.10"
+
+# What Slim and its viewer, dicom-microscopy-viewer, do with a series: facts about programs, not about the standard.
+_VIEWER = (
+    Rule(
+        "viewer.missing-attribute",
+        _ERROR,
+        "An attribute is absent without which the viewer stops",
+        _DMV,
+        "The viewer reads it without asking whether it is there.",
+    ),
+    Rule(
+        "viewer.preparation-code",
+        _ERROR,
+        "A specimen preparation step holds a code that Slim cannot read",
+        _SLIM,
+        "Slim's page fails at a code without Code Value, as one in Long Code Value is. Codes of at most 16 "
+        "characters are shown.",
+    ),
+    Rule(
+        "viewer.transfer-syntax",
+        _ERROR,
+        "The viewer cannot decode the transfer syntax",
+        _DMV,
+        "It decodes baseline JPEG, JPEG-LS, JPEG 2000 and uncompressed frames.",
+    ),
+    Rule(
+        "viewer.frame-type",
+        _ERROR,
+        "The viewer takes the compression of a frame for another",
+        _DMV,
+        "It tells it from the first and last bytes: an uncompressed frame that happens to end with FFD9 is "
+        "taken for JPEG 2000, a JPEG 2000 frame that does not end so for uncompressed pixels, a JPEG frame "
+        "that begins with an APP8 segment for JPEG-LS. The frame stays blank or is noise.",
+    ),
+    Rule(
+        "viewer.frame-depth",
+        _ERROR,
+        "Frames are coded with other than Bits Allocated bits",
+        _DMV,
+        "The viewer wants the codestream's precision to be 8 or 16 and shows no frame otherwise; 12 bits must"
+        " be coded as 16.",
+    ),
+    Rule(
+        "viewer.colors",
+        _WARNING,
+        "The viewer shows wrong colours",
+        _DMV,
+        "It converts what the decoder converts by itself and nothing else, whatever Photometric "
+        "Interpretation says. Re-encode with a component transform.",
+    ),
+    Rule(
+        "viewer.no-volume",
+        _WARNING,
+        "Slim does not show the series",
+        _SLIM,
+        "A slide needs a VOLUME or THUMBNAIL image in the same series as its label and overview.",
+    ),
+    Rule("viewer.frame-of-reference", _ERROR, "Levels have different frames of reference", _DMV, "The viewer stops."),
+    Rule(
+        "viewer.container",
+        _ERROR,
+        "Images of one slide name different containers",
+        _DMV,
+        "The viewer stops if it is a level; Slim tells an error if it is the label or overview.",
+    ),
+    Rule(
+        "viewer.acquisition",
+        _ERROR,
+        "Levels of one series belong to different acquisitions",
+        _SLIM,
+        "Slim tells an error: a slide is one acquisition.",
+    ),
+    Rule(
+        "viewer.mixed-colors",
+        _ERROR,
+        "The pyramid mixes colour and monochrome images",
+        _DMV,
+        "The viewer stops; Slim drops images that have not the first one's samples per pixel.",
+    ),
+    Rule(
+        "viewer.photometric",
+        _ERROR,
+        "An image has a photometric interpretation that the viewer leaves out",
+        _DMV,
+        "It takes RGB, any YBR and MONOCHROME2.",
+    ),
+    Rule(
+        "viewer.thumbnail-unused",
+        _INFO,
+        "A thumbnail is not shown",
+        _DMV,
+        "A level is as wide, and the viewer takes that.",
+    ),
+    Rule(
+        "viewer.thumbnail-hides-level",
+        _WARNING,
+        "A thumbnail hides levels that are narrower",
+        _DMV,
+        "The viewer leaves out levels narrower than the thumbnail. Leave the thumbnail out, or make it "
+        "smaller than every level.",
+    ),
+    Rule(
+        "viewer.no-pyramid",
+        _WARNING,
+        "There is only one level",
+        _SLIM,
+        "Slim warns: the slide is missing a multi-resolution pyramid.",
+    ),
+    Rule(
+        "viewer.several-bases",
+        _WARNING,
+        "More than one image of an optical path is not RESAMPLED",
+        _SLIM,
+        "Slim warns; series merged by mistake look like this. A second acquisition needs its own Acquisition UID.",
+    ),
+    Rule(
+        "viewer.focal-planes",
+        _ERROR,
+        "An image is combined from several focal planes",
+        _DMV,
+        "The viewer stops if Number of Focal Planes is above 1.",
+    ),
+    Rule(
+        "viewer.focal-stack",
+        _WARNING,
+        "Focal planes are not shown",
+        _DMV,
+        "The viewer knows one focal plane; frames of the others are not asked for, or are taken for those of "
+        "another channel.",
+    ),
+    Rule(
+        "viewer.optical-path-identifier",
+        _ERROR,
+        "Levels of a colour slide differ in their Optical Path Identifier",
+        _DMV,
+        "The viewer takes them for different images and shows one of them.",
+    ),
+    Rule(
+        "viewer.no-profile",
+        _WARNING,
+        "No level has an ICC profile",
+        _DMV,
+        "The viewer warns and shows colours as they are stored.",
+    ),
+    Rule(
+        "viewer.profile-count",
+        _ERROR,
+        "Some levels have an ICC profile and some have none",
+        _DMV,
+        "The viewer wants one for every level or none at all; otherwise no frame is shown.",
+    ),
+    Rule(
+        "viewer.channel-count",
+        _ERROR,
+        "The number of optical paths is wrong or differs between levels",
+        _DMV,
+        "The viewer stops.",
+    ),
+    Rule(
+        "viewer.channel-pyramid",
+        _ERROR,
+        "Channels have different pyramids",
+        _DMV,
+        "To blend channels, the viewer wants the same number of levels, sizes, tiles and spacings of each.",
+    ),
+    Rule(
+        "viewer.equal-sizes",
+        _ERROR,
+        "Two images of one channel have the same size",
+        _DMV,
+        "The viewer stops unless they are parts of a concatenation. Series of equal frame of reference, "
+        "container and acquisition are merged into one slide.",
+    ),
+    Rule(
+        "viewer.equal-widths",
+        _WARNING,
+        "Two levels have the same width",
+        _DMV,
+        "The viewer warns, and shows the smaller one in a wrong place.",
+    ),
+    Rule(
+        "viewer.concatenation",
+        _ERROR,
+        "A concatenation is TILED_FULL",
+        _DMV,
+        "The viewer counts the frames of every part from the first tile and asks the last part for all of "
+        "them. Write TILED_SPARSE, or one instance.",
+    ),
+    Rule(
+        "viewer.split-slide",
+        _WARNING,
+        "Parts of a slide become slides of their own",
+        _SLIM,
+        "Slim merges series of equal frame of reference, container and acquisition: these differ in "
+        "Acquisition UID only.",
+    ),
+    Rule(
+        "viewer.presentation-state-class",
+        _WARNING,
+        "A presentation state that Slim cannot read lies with a monochrome slide",
+        _SLIM,
+        "Slim reads every presentation state of the study as Advanced Blending.",
+    ),
+    Rule("viewer.presentation-state-ignored", _INFO, "Slim ignores the presentation state of a colour slide", _SLIM),
+    Rule(
+        "viewer.presentation-state-order",
+        _INFO,
+        "Slim applies one of several presentation states",
+        _SLIM,
+        "The others are offered in a menu.",
+    ),
+)
+
+RULES: Mapping[str, Rule] = {rule.id: rule for rule in (*_ALL, *_FIDELITY, *_VIEWER)}
 
 
 def finding(rule_id: str, message: str, place: str = "") -> Finding:

@@ -71,6 +71,7 @@ _CHECKS = (
     _Check("pyramid"),
     _Check("content"),
     _Check("fidelity", needs_source=True),
+    _Check("viewer", profiles=("idc", "slim")),
 )
 """In the order in which they are made: what is wrong with the file itself comes before what follows from it."""
 

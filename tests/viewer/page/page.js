@@ -18,6 +18,7 @@ const levels = images
     rows: image.TotalPixelMatrixRows,
     sop_instance_uid: image.SOPInstanceUID,
   }))
+  .filter((level, index, all) => all.findIndex(({ columns }) => columns === level.columns) === index) // channels
   .sort((a, b) => b.columns - a.columns)
 
 const viewer = new viewers.VolumeImageViewer({
@@ -29,6 +30,12 @@ const viewer = new viewers.VolumeImageViewer({
   errorInterceptor: (error) => console.error(String(error)),
 })
 viewer.render({ container: 'viewport' })
+for (const { identifier, isMonochromatic } of viewer.getAllOpticalPaths()) {
+  if (isMonochromatic) { // channels are hidden at first
+    viewer.activateOpticalPath(identifier)
+    viewer.showOpticalPath(identifier)
+  }
+}
 const map = viewer.getMap()
 const view = map.getView()
 view.setRotation(0) // as stored: the viewer turns the slide by its orientation
