@@ -336,7 +336,7 @@ def _parse_levels(text: str) -> str | int:
 
 
 def _parse_include(text: str | None) -> tuple[str, ...]:
-    names = tuple(part.strip() for part in text.split(",")) if text else ()
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(","))) if text else ()
     for name in names:
         if name not in ("label", "overview", "thumbnail"):
             raise UsageError(f"--include {name}: wanted label, overview or thumbnail")

@@ -74,7 +74,7 @@ def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], No
                     if not publish_folder(staged, plan.folder, overwrite=request.overwrite):
                         result = _accept_existing(plan)  # made by another run meanwhile
                     series.append(result)
-        return ConversionResult(source.format_name, digest, _size(before), tuple(series), clock.laps)
+        return ConversionResult(source.format_name, digest, tuple(series), clock.laps)
 
 
 def plan_conversion(request: ConversionRequest) -> ConversionResult:
@@ -83,7 +83,7 @@ def plan_conversion(request: ConversionRequest) -> ConversionResult:
         digest = _digest_files(source.files)
         plans = [plan_series(source, index, request, digest) for index in range(len(source.pyramids))]
         series = tuple(plan.result([instance.result() for instance in plan.instances]) for plan in plans)
-        return ConversionResult(source.format_name, digest, _size(_fingerprint(source)), series)
+        return ConversionResult(source.format_name, digest, series)
 
 
 def _accept_existing(plan: SeriesPlan) -> SeriesResult:
@@ -216,7 +216,3 @@ def _fingerprint(source: SlideSource) -> list[tuple[int, int, int]]:
 def _require_unchanged(source: SlideSource, before: list[tuple[int, int, int]]) -> None:
     if _fingerprint(source) != before:
         raise SourceError("the slide was changed while it was being converted, expected a file at rest")
-
-
-def _size(fingerprint: list[tuple[int, int, int]]) -> int:
-    return sum(size for size, _inode, _time in fingerprint)

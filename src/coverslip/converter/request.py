@@ -219,7 +219,6 @@ class ConversionResult:
 
     format_name: str
     source_sha256: str
-    source_bytes: int
     series: tuple[SeriesResult, ...]
     timings_s: Mapping[str, float] = field(default_factory=dict)
 
