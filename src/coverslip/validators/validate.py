@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
 from coverslip.errors import MissingDependencyError, UsageError
+from coverslip.validators.consistency import check_studies
 from coverslip.validators.report import Checked, Finding, ValidationReport
 from coverslip.validators.rules import finding
 from coverslip.validators.series import SeriesView, open_series
@@ -70,6 +71,13 @@ _CHECKS = (
     _Check("frames"),
     _Check("pyramid"),
     _Check("content"),
+    _Check("concatenation"),
+    _Check("consistency", any_class=True),
+    _Check("icc"),
+    _Check("lossy"),
+    _Check("associated"),
+    _Check("readers"),
+    _Check("stores", any_class=True),
     _Check("fidelity", needs_source=True),
     _Check("viewer", profiles=("idc", "slim")),
 )
@@ -87,8 +95,9 @@ def validate_paths(paths: Sequence[Path], options: ValidationOptions) -> Iterato
     series, unreadable = open_series(paths)
     if options.source is not None and len(series) != 1:
         raise UsageError(f"--source is that of one series, {len(series)} were given")
+    of_studies = list(check_studies(series)) if len(series) > 1 else []
     for each in series:
-        yield validate_series(each, options)
+        yield _with(validate_series(each, options), [found for of, found in of_studies if of is each])
     if unreadable:
         yield ValidationReport("", "", options.profile, tuple(unreadable))
 
@@ -108,7 +117,6 @@ def validate_series(series: SeriesView, options: ValidationOptions | None = None
             and (options.source is not None or not check.needs_source)
         ):
             findings += _make(check, series, options)
-    unique = list(dict.fromkeys(findings))
     checked = Checked(
         instances=len(series.instances),
         frames=sum(instance.number_of_frames for instance in series.instances),
@@ -116,8 +124,18 @@ def validate_series(series: SeriesView, options: ValidationOptions | None = None
         bytes_read=series.tally.bytes_read,
         seconds=round(time.perf_counter() - start, 4),
     )
-    findings = sorted(unique, key=lambda each: -each.severity.rank)
-    return ValidationReport(series.series_instance_uid, str(series.folder), options.profile, tuple(findings), checked)
+    return ValidationReport(
+        series.series_instance_uid, str(series.folder), options.profile, _gravest_first(findings), checked
+    )
+
+
+def _with(report: ValidationReport, more: Sequence[Finding]) -> ValidationReport:
+    return replace(report, findings=_gravest_first([*report.findings, *more]))
+
+
+def _gravest_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Return each finding once, in order of severity and otherwise as they are."""
+    return tuple(sorted(dict.fromkeys(findings), key=lambda each: -each.severity.rank))
 
 
 def _make(check: _Check, series: SeriesView, options: ValidationOptions) -> Iterator[Finding]:
