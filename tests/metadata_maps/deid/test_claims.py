@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
 from coverslip.metadata_maps.deid.claims import claim, claim_again
-from coverslip.metadata_maps.deid.policy import Action, DeidRecord
+from coverslip.metadata_maps.deid.keys import DeidKey
+from coverslip.metadata_maps.deid.policy import Action, DeidRecord, apply_policy, load_policy
 
 DATED = DeidRecord("default", {"AcquisitionDateTime": Action.KEEP, "OperatorsName": Action.REMOVE})
 
@@ -22,9 +25,15 @@ def test_the_default_policy_claims_the_basic_profile_with_full_dates():
     assert codes() == ["113100", "113106"]
 
 
-def test_a_slide_without_a_date_claims_what_the_others_of_its_patient_do():
-    undated = DeidRecord("default", {}, rules={"AcquisitionDateTime": Action.KEEP})
-    assert claim(undated, {}) == claim(DATED, {})
+@pytest.mark.parametrize("action", [Action.KEEP, Action.SHIFT, Action.REMOVE])
+def test_a_slide_without_a_date_claims_what_the_others_of_its_patient_do(action, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(f'[attributes]\nAcquisitionDateTime = "{action}"\n')
+    dated, undated = (
+        claim(apply_policy(load_policy(str(path)), values, patient="P1", key=DeidKey(bytes(range(32))))[1], {})
+        for values in ({"AcquisitionDateTime": datetime(2020, 1, 2)}, {})
+    )
+    assert undated == dated
 
 
 @pytest.mark.parametrize(

@@ -99,12 +99,11 @@ def claim(
         Whether the label was masked in a picture of the series that showed it.
     """
     # By the policy, not by what one file states: the claims are attributes of the patient, equal on all the slides.
-    actions = {**record.actions, **record.rules}
-    let_out = {keyword for keyword, action in actions.items() if action is Action.KEEP}
+    let_out = {keyword for keyword, action in record.actions.items() if action is Action.KEEP}
     of_the_slide = {
         CLEAN_PIXEL_DATA: masked,
         FULL_DATES: "AcquisitionDateTime" in let_out,
-        MODIFIED_DATES: actions.get("AcquisitionDateTime") is Action.SHIFT,
+        MODIFIED_DATES: record.actions.get("AcquisitionDateTime") is Action.SHIFT,
         DEVICE_IDENTITY: bool(_DEVICES & let_out),
     }
     method = f"coverslip, policy {record.policy}"[:64]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache
@@ -103,17 +103,14 @@ class DeidRecord:
     policy : str
         Name of the policy.
     actions : mapping
-        Keyword to what was done, for the attributes that the file fed.
+        Keyword to what the policy does, also for attributes that this file does not feed.
     cleaned : tuple of str
         Keywords that the policy keeps, but whose text held that of an identifying field: removed.
-    rules : mapping
-        Keyword to what the policy does, also for attributes that this file does not feed.
     """
 
     policy: str
     actions: Mapping[str, Action]
     cleaned: tuple[str, ...] = ()
-    rules: Mapping[str, Action] = field(default_factory=dict)
 
     @property
     def longitudinal(self) -> str:
@@ -220,22 +217,17 @@ def apply_policy(
         raise UsageError(f"de-identification policy {policy.name} hashes or shifts: --deid-key-file is needed")
     traces = [text.casefold() for text in identifying if len(text) >= _SHORTEST_TRACE]
     kept: dict[str, Value] = {}
-    actions: dict[str, Action] = {}
     cleaned: list[str] = []
     for keyword, value in values.items():
         rule = policy.rules.get(keyword, Rule(Action.REMOVE))
-        actions[keyword] = rule.action
         if rule.action is Action.KEEP and keyword in _OPEN and _holds(value, traces):
             cleaned.append(keyword)
-            actions[keyword] = Action.REMOVE
             continue
         result = _apply(rule, keyword, value, patient, key)
-        if result is None:
-            actions[keyword] = Action.REMOVE
-        else:
+        if result is not None:
             kept[keyword] = result
-    rules = {keyword: rule.action for keyword, rule in policy.rules.items()}
-    return kept, DeidRecord(policy.name, MappingProxyType(actions), tuple(cleaned), MappingProxyType(rules))
+    actions = {keyword: rule.action for keyword, rule in policy.rules.items()}
+    return kept, DeidRecord(policy.name, MappingProxyType(actions), tuple(cleaned))
 
 
 def _apply(rule: Rule, keyword: str, value: Value, patient: str, key: DeidKey | None) -> Value | None:
