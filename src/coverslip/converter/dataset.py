@@ -220,6 +220,8 @@ def build_series_dataset(series: SeriesDescription) -> Dataset:
     ds.AcquisitionUID = identity.acquisition_uid
     ds.AcquisitionDateTime = acquired
     ds.ContentDate, ds.ContentTime = acquired[:8], acquired[8:14]
+    if metadata.acquisition_datetime is not None:
+        ds.SeriesDate, ds.SeriesTime = ds.ContentDate, ds.ContentTime
     ds.AcquisitionContextSequence = Sequence()
     ds.DimensionOrganizationType = "TILED_FULL"
     ds.DimensionOrganizationSequence = [_item(DimensionOrganizationUID=identity.dimension_organization_uid)]
