@@ -757,7 +757,7 @@ def test_two_slides_of_a_patient_scanned_on_different_days_are_one_study_in_any_
     for keyword in shared:
         assert one.get(keyword) == other.get(keyword), keyword
     differ = """SeriesInstanceUID SeriesDescription AcquisitionUID AcquisitionDateTime ContentDate ContentTime
-        PyramidUID FrameOfReferenceUID ContainerIdentifier SOPInstanceUID""".split()
+        SeriesDate SeriesTime PyramidUID FrameOfReferenceUID ContainerIdentifier SOPInstanceUID""".split()
     for keyword in differ:
         assert one[keyword].value != other[keyword].value, keyword
     assert {one.AcquisitionDateTime[:8], other.AcquisitionDateTime[:8]} == {"20210317", "20221102"}
@@ -925,7 +925,7 @@ def test_a_slide_without_usable_metadata_is_one_line_and_the_others_are_converte
         "twofold": ("rows 3, 4", "'file'"),
         "nobody": ("row 5: PatientID of column 'patient': is empty", "wants it"),
         "long": ("row 6: StudyID of column 'study': 17 characters, SH holds 16",),
-        "unmapped": ("row 7: PatientSex of column 'sex': the map's value table lacks 'mael'",),
+        "unmapped": ("row 7: PatientSex of column 'sex': the map has no entry for its value; coverslip map check",),
         "coded": ("row 8: SpecimenPreparationSequence", "'12345678901234567'", "16 characters", "wanted text"),
     }
     for name, texts in wanted.items():
@@ -933,6 +933,15 @@ def test_a_slide_without_usable_metadata_is_one_line_and_the_others_are_converte
         assert all(text in told[name] for text in texts), told[name]
     assert [result["status"] for result in json_lines(done)] == ["converted", *["failed"] * 6]
     assert len(series_folders(bench.folder / "out")) == 1
+
+
+def test_no_line_of_a_conversion_quotes_a_cell_of_the_table(bench: Bench) -> None:
+    planted, slide = "Quimby Zyxwvut 17.08.1931", bench.slide("good.svs")
+    for column in OWN_ROW.keys() - {"file"}:
+        done = bench.convert([{**OWN_ROW, column: planted}], slide, "--json", "--dry-run")
+        told = done.stdout + done.stderr
+        assert "has no row" not in told
+        assert not any(word in told for word in planted.split()), column
 
 
 @pytest.mark.parametrize(

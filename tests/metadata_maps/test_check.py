@@ -80,6 +80,26 @@ def test_each_kind_of_problem_is_told_with_its_row(check: Callable[..., CheckRep
     assert report.errors == 10
 
 
+def test_what_differs_is_told_with_the_column_it_comes_from(tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_text("""
+        [variables]
+        patient = { column = "case" }
+        container = "{block}-{stem}"
+        block = { column = "block id" }
+        [attributes]
+        PatientID = "{patient}"
+        PatientSex = { column = "sex", when = { kind = "human" } }
+        StudyDescription = "{block} of {patient}"
+        ContainerIdentifier = "{container}"
+    """)
+    (tmp_path / "t.csv").write_text("file,case,block id,sex,kind\na/a.svs,P1,B1,M,human\nb/a.svs,P1,B1,F,human\n")
+    report = check_table(load_map(tmp_path / "m.toml"), read_table(tmp_path / "t.csv"))
+    assert [(each.kind, each.keyword, each.column) for each in report.problems] == [
+        ("duplicate", "ContainerIdentifier", "block id"),
+        ("inconsistent", "PatientSex", "sex, kind"),
+    ]
+
+
 def test_messages_of_inconsistencies_name_rows_and_no_values(check: Callable[..., CheckReport]) -> None:
     report = check("a.svs,P1,m,x,20200101,A,", "b.svs,P1,f,x,20200101,B,")
     assert [each.message for each in report.problems] == ["differs from row 2 of the same patient"]

@@ -76,7 +76,7 @@ def test_a_date_is_read_in_the_forms_the_map_names_and_no_other() -> None:
 
 
 def test_a_length_below_that_of_the_vr_is_held() -> None:
-    with pytest.raises(MisfitError, match="9 characters, LO holds 8"):
+    with pytest.raises(MisfitError, match="9 characters, the map allows 8"):
         fit_text("a" * 9, "LO", max_length=8)
 
 

@@ -116,8 +116,8 @@ def check_table(
     mapped = [(rows[0], apply_map(metadata_map, facts, rows, tables or {})) for facts, rows in matched]
     for _, slide in mapped:
         problems += slide.problems
-    problems += _duplicates(mapped)
-    problems += _inconsistencies(mapped)
+    problems += _duplicates(metadata_map, mapped)
+    problems += _inconsistencies(metadata_map, mapped)
     used = {normalize_name(name.text) for name in _names(metadata_map)} | set(map(normalize_name, finder.columns))
     return CheckReport(
         rows=len(table.rows),
@@ -157,16 +157,17 @@ def _match_slides(
     return matched
 
 
-def _duplicates(mapped: Iterable[tuple[Row, MappedSlide]]) -> Iterator[Problem]:
+def _duplicates(metadata_map: MetadataMap, mapped: Iterable[tuple[Row, MappedSlide]]) -> Iterator[Problem]:
     seen: dict[str, Row] = {}
     for row, slide in mapped:
         container = slide.container_identifier
         if container and (other := seen.setdefault(container, row)) is not row:
             message = f"is that of row {other.number}, another slide"
-            yield _problem("duplicate", row, "", "ContainerIdentifier", message)
+            column = _columns_of(metadata_map, "ContainerIdentifier")
+            yield _problem("duplicate", row, column, "ContainerIdentifier", message)
 
 
-def _inconsistencies(mapped: Iterable[tuple[Row, MappedSlide]]) -> Iterator[Problem]:
+def _inconsistencies(metadata_map: MetadataMap, mapped: Iterable[tuple[Row, MappedSlide]]) -> Iterator[Problem]:
     """Yield what differs between slides of one patient, or of one study of a patient."""
     firsts: dict[tuple[object, ...], tuple[Row, MappedSlide]] = {}
     for row, slide in mapped:
@@ -183,7 +184,26 @@ def _inconsistencies(mapped: Iterable[tuple[Row, MappedSlide]]) -> Iterator[Prob
             for keyword in keywords:
                 if slide.attributes.get(keyword) != first.attributes.get(keyword):
                     message = f"differs from row {other.number} of the same {name}"
-                    yield _problem("inconsistent", row, "", keyword, message)
+                    yield _problem("inconsistent", row, _columns_of(metadata_map, keyword), keyword, message)
+
+
+def _columns_of(metadata_map: MetadataMap, keyword: str) -> str:
+    """Return the columns that an attribute comes from, those behind its variables too, for messages."""
+    found: dict[str, None] = {}
+    seen: set[str] = set()
+
+    def follow(names: Iterable[Name]) -> None:
+        for name in names:
+            variable = None if name.column else metadata_map.variables_by_name.get(normalize_name(name.text))
+            if variable is None or variable in seen:
+                found[name.text] = None
+            else:
+                seen.add(variable)
+                follow(each for spec in metadata_map.variables[variable] for each in spec.names)
+
+    attribute = metadata_map.attributes.get(keyword)
+    follow(_attribute_names(attribute) if attribute else ())
+    return ", ".join(each for each in found if each not in FACTS)
 
 
 def _absent_columns(metadata_map: MetadataMap, table: Table) -> tuple[str, ...]:

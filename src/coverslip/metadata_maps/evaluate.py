@@ -381,7 +381,8 @@ class _Scene:
                 return values, spec
             wanted = wanted or (spec if spec.required else None)
         if wanted is not None:
-            message = f"is empty; the map wants it from {wanted.origin}"
+            form = f" {wanted.pattern.pattern!r}" if wanted.pattern else ""
+            message = f"is empty; the map wants it from {wanted.origin}{form}"
             self.report("missing", wanted.column, keyword, message)
         return (), wanted
 

@@ -14,6 +14,12 @@ from coverslip.validators.report import Severity
 
 __all__ = ["MetadataJoin", "warning_texts"]
 
+_UNQUOTED = {
+    "unmapped": "the map has no entry for its value; coverslip map check shows it",
+    "invalid": "its value is not of the kind wanted; coverslip map check shows it",
+}
+"""Told in place of messages that quote a cell: what a conversion says is logged, and a cell may hold anything."""
+
 
 class MetadataJoin:
     """What a curator's table says of slides, by way of a map.
@@ -67,7 +73,8 @@ def warning_texts(mapped: MappedSlide) -> tuple[str, ...]:
 
 
 def _problem_text(problem: Problem) -> str:
-    """Return a problem as one line, such as ``row 3: PatientSex of column 'sex': the map's value table lacks 'x'``."""
+    """Return a problem as one line, such as ``row 3: PatientID of column 'case': is empty``; it quotes no cell."""
     column = f"column {problem.column!r}" if problem.column else ""
     place = " of ".join(part for part in (problem.keyword, column) if part)
-    return ": ".join(part for part in (f"row {problem.row}", place, problem.message) if part)
+    message = _UNQUOTED.get(problem.kind, problem.message)
+    return ": ".join(part for part in (f"row {problem.row}", place, message) if part)

@@ -98,7 +98,8 @@ def fit_text(text: str, vr: str, *, formats: tuple[str, ...] = (), max_length: i
     limit = min(filter(None, (MAX_LENGTHS.get(vr), max_length)), default=None)
     length = max(map(len, text.split("="))) if vr == "PN" else len(text)
     if limit is not None and length > limit:
-        raise MisfitError("too-long", f"{length} characters, {vr} holds {limit}")
+        allowed = f"{vr} holds" if limit == MAX_LENGTHS.get(vr) else "the map allows"
+        raise MisfitError("too-long", f"{length} characters, {allowed} {limit}")
     return text
 
 
