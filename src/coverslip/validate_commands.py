@@ -24,6 +24,7 @@ Examples:
   coverslip validate out
   coverslip validate out --source slide.svs --thorough
   coverslip validate series/*.dcm --profile idc --json
+  coverslip validate out --html report.html
 """
 
 
@@ -39,7 +40,10 @@ Examples:
 )
 @click.option("--thorough", is_flag=True, help="Decode every frame, not a sample.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-def validate(paths: tuple[Path, ...], source: Path | None, profile: str, thorough: bool, as_json: bool) -> None:
+@click.option("--html", type=click.Path(path_type=Path), help="Also write the report as a page for people.")
+def validate(
+    paths: tuple[Path, ...], source: Path | None, profile: str, thorough: bool, as_json: bool, html: Path | None
+) -> None:
     """Check the DICOM series in PATH: files, and folders at any depth.
 
     Ends with 5 if there is an ERROR finding, else with 0.
@@ -47,6 +51,10 @@ def validate(paths: tuple[Path, ...], source: Path | None, profile: str, thoroug
     from coverslip.validators.validate import ValidationOptions, validate_paths
 
     reports = list(validate_paths(paths, ValidationOptions(profile, thorough, source)))
+    if html is not None:
+        from coverslip.validators.html import write_html_report
+
+        write_html_report(reports, html)
     if as_json:
         click.echo(json.dumps(_as_json(reports), indent=2))
     else:

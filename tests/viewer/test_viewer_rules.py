@@ -29,7 +29,7 @@ from coverslip.validators import viewer as lint
 from coverslip.validators.report import Finding
 from coverslip.validators.rules import RULES
 from coverslip.validators.series import open_series
-from coverslip.validators.validate import ValidationOptions
+from coverslip.validators.validate import ValidationOptions, validate_paths
 from tests.factories.aperio import write_aperio_svs
 from tests.viewer.conftest import Viewer
 
@@ -394,7 +394,7 @@ def study_rules(folder: Path, *several: Series) -> set[str]:
     for number, series in enumerate(several):
         write(series, folder / str(number))
     study, _unreadable = open_series([folder])
-    return {each.rule for each in lint.check_study(study)}
+    return {each.rule for _series, each in lint.check_studies(study)}
 
 
 def of_another_series(series: Series, **values: object) -> Series:
@@ -491,6 +491,16 @@ def test_channels_of_two_acquisitions_are_a_split_slide(good: Series, tmp_path: 
     assert study_rules(tmp_path / "one", first, second) == set()
     second = of_another_series(second, AcquisitionUID=generate_uid())
     assert study_rules(tmp_path / "split", first, second) == {"viewer.split-slide"}
+
+
+def test_validation_for_slim_tells_of_series_merged_by_mistake_and_another_does_not(
+    good: Series, tmp_path: Path
+) -> None:
+    write(good, tmp_path / "one")
+    write(of_another_series(good), tmp_path / "two")
+    for profile, told in (("slim", True), ("dicom", False)):
+        reports = list(validate_paths([tmp_path], ValidationOptions(profile)))
+        assert ["viewer.equal-sizes" in report.counts() for report in reports] == [told, told]
 
 
 # Slim notifies "Presentation State could not be loaded", and logs that it ignores the states of a colour slide.

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from coverslip.errors import MissingDependencyError, UsageError
+from coverslip.validators import viewer
 from coverslip.validators.consistency import check_studies
 from coverslip.validators.report import Checked, Finding, ValidationReport
 from coverslip.validators.rules import finding
@@ -65,6 +66,8 @@ class _Check:
     needs_source: bool = False
 
 
+_VIEWER = _Check("viewer", profiles=("idc", "slim"))
+
 _CHECKS = (
     _Check("part10", any_class=True),
     _Check("iod", any_class=True),
@@ -79,7 +82,7 @@ _CHECKS = (
     _Check("readers"),
     _Check("stores", any_class=True),
     _Check("fidelity", needs_source=True),
-    _Check("viewer", profiles=("idc", "slim")),
+    _VIEWER,
 )
 """In the order in which they are made: what is wrong with the file itself comes before what follows from it."""
 
@@ -96,6 +99,8 @@ def validate_paths(paths: Sequence[Path], options: ValidationOptions) -> Iterato
     if options.source is not None and len(series) != 1:
         raise UsageError(f"--source is that of one series, {len(series)} were given")
     of_studies = list(check_studies(series)) if len(series) > 1 else []
+    if len(series) > 1 and options.profile in _VIEWER.profiles:
+        of_studies += viewer.check_studies(series)
     for each in series:
         yield _with(validate_series(each, options), [found for of, found in of_studies if of is each])
     if unreadable:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from coverslip.validators.series import InstanceView, SeriesView
     from coverslip.validators.validate import ValidationOptions
 
-__all__ = ["check", "check_study"]
+__all__ = ["check", "check_studies"]
 
 _ADVANCED_BLENDING: Final = "1.2.840.10008.5.1.4.1.1.11.8"
 _PYRAMID_FLAVORS: Final = ("VOLUME", "THUMBNAIL")
@@ -59,25 +59,32 @@ def check(series: SeriesView, _options: ValidationOptions) -> Iterator[Finding]:
         yield from _check_slide(images)
 
 
-def check_study(study: Sequence[SeriesView]) -> Iterator[Finding]:
-    """Tell what Slim would make of the series of one study together, beyond what is wrong with each.
+def check_studies(all_series: Sequence[SeriesView]) -> Iterator[tuple[SeriesView, Finding]]:
+    """Tell what Slim would make of series together, beyond what is wrong with each; once for each series it concerns.
 
-    Series of equal frame of reference, container and acquisition are one slide; presentation states of the study are
-    applied to monochrome slides.
+    The series of a study that are equal in frame of reference, container and acquisition are one slide; the study's
+    presentation states are applied to monochrome slides.
     """
-    whole = [series for series in study if series.slide_images and not any(map(_lacks, series.slide_images))]
+    studies: dict[str, list[SeriesView]] = {}
+    for series in all_series:
+        studies.setdefault(_text(series.instances[0], "StudyInstanceUID"), []).append(series)
+    for study in studies.values():
+        yield from _check_study(study)
+
+
+def _check_study(study: Sequence[SeriesView]) -> Iterator[tuple[SeriesView, Finding]]:
     slides: dict[tuple[str, ...], list[SeriesView]] = {}
-    for series in whole:
-        if volumes := _volumes(series.slide_images):
+    for series in study:
+        if not any(map(_lacks, series.slide_images)) and (volumes := _volumes(series.slide_images)):
             slides.setdefault(_slide_key(volumes[0]), []).append(series)
     for merged in slides.values():
         if len(merged) > 1:
             alone = {each.rule for series in merged for each in _check_slide(series.slide_images)}
             together = _check_slide([image for series in merged for image in series.slide_images])
-            yield from (each for each in together if each.rule not in alone)
-    volumes_of = [_volumes(image for series in merged for image in series.slide_images) for merged in slides.values()]
-    yield from _check_split(volumes_of)
-    yield from _check_presentation_states(study, volumes_of)
+            yield from ((series, each) for each in together if each.rule not in alone for series in merged)
+    yield from _check_split(list(slides.values()))
+    monochrome = any(_monochrome(_volumes(merged[0].slide_images)[0]) for merged in slides.values())
+    yield from _check_presentation_states(study, monochrome)
 
 
 def _slide_key(image: InstanceView) -> tuple[str, ...]:
@@ -167,15 +174,14 @@ def _check_frames(image: InstanceView) -> Iterator[Finding]:
         return
     try:
         yield from _check_media_types(image, wanted)
-        if image.number_of_frames:
-            yield from _check_codestream(image, wanted)
+        yield from _check_codestream(image, wanted)
     except CorruptSourceError:
         return  # damage is told by the check of frames
 
 
 def _check_media_types(image: InstanceView, wanted: str) -> Iterator[Finding]:
     for index in range(image.number_of_frames):
-        found = _media_type(*_ends(image, index))
+        found = _media_type(image, index)
         if found != wanted:
             message = f"by its bytes the viewer takes this {_NAMES[wanted]} frame for {_NAMES[found]}"
             yield finding("viewer.frame-type", message, image.place(index))
@@ -184,23 +190,20 @@ def _check_media_types(image: InstanceView, wanted: str) -> Iterator[Finding]:
 _NAMES: Final = {_NATIVE: "uncompressed", _JPEG: "JPEG", _JPEG_LS: "JPEG-LS", _JPEG_2000: "JPEG 2000"}
 
 
-def _ends(image: InstanceView, index: int) -> tuple[bytes, bytes]:
-    """Return the first 8 and the last 3 bytes of a frame."""
+def _media_type(image: InstanceView, index: int) -> str:
+    """Return what the viewer takes a frame for by its first and last bytes."""
     position, length = image.frame_span(index)
     head = image.pread(min(8, length), position)
-    if image.encapsulated and len(image.fragments[index]) > 1:
+    if head.startswith(b"\xff\xd8\xff"):
+        return _JPEG_LS if head[3:4] in (b"\xf7", b"\xe8") else _JPEG
+    if head[4:8] == b"jP  ":
+        return _JPEG_2000
+    if image.encapsulated:
         last = image.fragments[index][-1]
         position, length = image.items.positions[last] + 8, image.items.lengths[last]
     size = min(3, length)
-    return head, image.pread(size, position + length - size)
-
-
-def _media_type(head: bytes, tail: bytes) -> str:
-    """Tell what the viewer takes a frame for."""
-    if head.startswith(b"\xff\xd8\xff"):
-        return _JPEG_LS if head[3:4] in (b"\xf7", b"\xe8") else _JPEG
-    boxed = head[4:8] == b"jP  "
-    return _JPEG_2000 if boxed or tail == b"\xff\xd9\0" or tail.endswith(b"\xff\xd9") else _NATIVE
+    tail = image.pread(size, position + length - size)
+    return _JPEG_2000 if tail == b"\xff\xd9\0" or tail.endswith(b"\xff\xd9") else _NATIVE
 
 
 def _check_codestream(image: InstanceView, media_type: str) -> Iterator[Finding]:
@@ -419,42 +422,38 @@ def _by_size(images: Iterable[InstanceView]) -> dict[tuple[int, int], list[Insta
 # The slides of one study.
 
 
-def _check_split(slides: list[list[InstanceView]]) -> Iterator[Finding]:
+def _check_split(slides: list[list[SeriesView]]) -> Iterator[tuple[SeriesView, Finding]]:
     """Tell which slides are parts of one that differ in their acquisition only."""
-    by_glass: dict[tuple[str, ...], list[list[InstanceView]]] = {}
-    for images in slides:
-        by_glass.setdefault(_slide_key(images[0])[:2], []).append(images)
+    by_glass: dict[tuple[str, ...], list[list[SeriesView]]] = {}
+    for slide in slides:
+        by_glass.setdefault(_slide_key(_volumes(slide[0].slide_images)[0])[:2], []).append(slide)
     for parts in by_glass.values():
-        if len(parts) == 1:
-            continue
-        place = ", ".join(sorted(images[0].path.parent.name for images in parts))
-        paths = [
-            identifier
-            for images in parts
-            for identifier in {path for image in images for path in image.optical_path_identifiers}
-        ]
-        if len({all(not _is_base(image) for image in images) for images in parts}) > 1:
-            yield finding(
-                "viewer.split-slide", "levels of other acquisitions than their base become another slide", place
-            )
-        elif all(_monochrome(images[0]) for images in parts) and len(set(paths)) == len(paths):
-            yield finding("viewer.split-slide", "channels of different acquisitions become slides of their own", place)
+        if message := _split([_volumes(image for each in slide for image in each.slide_images) for slide in parts]):
+            yield from ((series, finding("viewer.split-slide", message)) for slide in parts for series in slide)
 
 
-def _check_presentation_states(study: Sequence[SeriesView], slides: list[list[InstanceView]]) -> Iterator[Finding]:
-    states = [image for series in study for image in series.instances if _text(image, "Modality") == "PR"]
-    if not any(_monochrome(images[0]) for images in slides):
-        for state in states:
+def _split(parts: list[list[InstanceView]]) -> str:
+    """Return how the images of one glass slide are divided that should not be; empty if they should, or are not."""
+    if len(parts) == 1:
+        return ""
+    if len({any(map(_is_base, images)) for images in parts}) > 1:
+        return "levels of other acquisitions than their base become another slide"
+    paths = [path for images in parts for path in {path for image in images for path in image.optical_path_identifiers}]
+    if all(_monochrome(images[0]) for images in parts) and len(set(paths)) == len(paths):
+        return "channels of different acquisitions become slides of their own"
+    return ""
+
+
+def _check_presentation_states(study: Sequence[SeriesView], monochrome: bool) -> Iterator[tuple[SeriesView, Finding]]:
+    states = [(series, each) for series in study for each in series.instances if _text(each, "Modality") == "PR"]
+    blending = [each for each in states if _text(each[1], "SOPClassUID") == _ADVANCED_BLENDING]
+    for series, state in states:
+        if not monochrome:
             message = "Slim ignores presentation states of colour slides"
-            yield finding("viewer.presentation-state-ignored", message, state.place())
-        return
-    blending = [state for state in states if _text(state, "SOPClassUID") == _ADVANCED_BLENDING]
-    for state in states:
-        if state not in blending:
+            yield series, finding("viewer.presentation-state-ignored", message, state.place())
+        elif (series, state) not in blending:
             message = "Slim reads every presentation state as Advanced Blending and tells an error"
-            yield finding("viewer.presentation-state-class", message, state.place())
-    if len(blending) > 1:
-        message = (
-            f"{len(blending)} presentation states; by itself Slim applies the first that a search of the study returns"
-        )
-        yield finding("viewer.presentation-state-order", message)
+            yield series, finding("viewer.presentation-state-class", message, state.place())
+        elif len(blending) > 1:
+            message = f"one of {len(blending)} presentation states; by itself Slim applies the first that it finds"
+            yield series, finding("viewer.presentation-state-order", message, state.place())
