@@ -58,7 +58,7 @@ def _secrets(source: Path | None, metadata: Path | None, columns: tuple[str, ...
     """Return what to search for: identifying fields of the slide, identifying columns of the table."""
     from coverslip.errors import UsageError
     from coverslip.metadata_maps.tables import normalize_name, read_table
-    from coverslip.validators.privacy import is_identifying_column, secrets_of_fields
+    from coverslip.validators.privacy import is_identifying_column, secrets_of_fields, secrets_of_slide
 
     secrets: list[Secret] = []
     curated: set[str] = set()
@@ -75,14 +75,5 @@ def _secrets(source: Path | None, metadata: Path | None, columns: tuple[str, ...
                 else:
                     curated.add(text)
     if source is not None:
-        from coverslip.converter.sources import open_slide
-
-        with open_slide(source) as slide:
-            stated = slide.metadata
-            names = (stated.manufacturer, stated.manufacturer_model_name, *stated.software_versions)
-            names += (slide.format_name, slide.format_title, "JPEG 2000 PNG BMP TIFF")
-            allowed = {name for name in names if name} | curated
-            fields = {**stated.identifying, "serial number": stated.device_serial_number or ""}
-            secrets += secrets_of_fields(fields, "source field", allowed)
-            secrets += secrets_of_fields({"file name": source.stem}, "source", allowed)
+        secrets += secrets_of_slide(source, curated)
     return secrets

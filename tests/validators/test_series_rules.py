@@ -220,3 +220,13 @@ def test_part_that_is_wrong_is_caught(good: Path, tmp_path: Path, change: Callab
 def test_missing_part_is_caught(good: Path, tmp_path: Path):
     split(good_series(good, tmp_path))[1].unlink()
     assert concatenation_errors(tmp_path) == {"concatenation.parts", "concatenation.frames"}
+
+
+def test_identifying_texts_of_the_slide_are_searched_for(good: Path, aperio_slide: Path, tmp_path: Path):
+    source = tmp_path / "Roe_Jane_4711.svs"
+    shutil.copy(aperio_slide, source)
+    (tmp_path / "series").mkdir()
+    rewrite(good_series(good, tmp_path / "series"), put("ImageComments", "slide of Roe Jane 4711"))
+    report = validate(tmp_path / "series", ValidationOptions(source=source))
+    assert "privacy.source-value" in errors(report)
+    assert not any("Roe" in finding.message for finding in report.findings)

@@ -22,7 +22,10 @@ from coverslip.validators.report import Finding, Severity
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-__all__ = ["Secret", "check_privacy", "is_identifying_column", "secrets_of_fields"]
+    from coverslip.validators.series import SeriesView
+    from coverslip.validators.validate import ValidationOptions
+
+__all__ = ["Secret", "check", "check_privacy", "is_identifying_column", "secrets_of_fields", "secrets_of_slide"]
 
 _REFERENCE = "PS3.15 E.1"
 _SHORTEST = 4
@@ -47,11 +50,11 @@ _RECORD_NUMBER = re.compile(
 )
 _DATES_ALLOWED = frozenset(
     "AcquisitionDateTime AcquisitionDate AcquisitionTime ContentDate ContentTime StudyDate StudyTime SeriesDate "
-    "SeriesTime InstanceCreationDate InstanceCreationTime".split()
+    "SeriesTime InstanceCreationDate InstanceCreationTime SoftwareVersions".split()
 )
 _NUMBERS_ALLOWED = frozenset(("DS", "IS", "UI", "AS", "CS", "TM"))
 _ENCODER_COMMENT = re.compile(
-    rb"(?:\x00\x01)?(?:Kakadu-v?[\d.]{1,12}|Created by OpenJPEG version [\d.]{1,12}|"
+    rb"(?:\x00\x01)?(?:Kakadu-v?[\d.]{1,12}|OpenJPH Ver [\d.]{1,12}|Created by OpenJPEG version [\d.]{1,12}|"
     rb"Kdu-Layer-Info: log_2\{Delta-D\([\w-]+\)/Delta-L\(\w+\)\}, L\(\w+\)[-+\s\d.,e]*)"
 )
 
@@ -86,6 +89,32 @@ def secrets_of_fields(fields: Mapping[str, str], kind: str, allowed: Collection[
             if telling and not any(f" {plain} " in f" {text} " for text in known):
                 secrets.append(Secret(value, f"{kind} {label!r}"))
     return list({secret.text: secret for secret in secrets}.values())
+
+
+def secrets_of_slide(path: Path, allowed: Collection[str] = ()) -> list[Secret]:
+    """Return the texts to search for of a slide's own file: its identifying fields, and its name.
+
+    Raises
+    ------
+    SourceError
+        If the slide cannot be read.
+    """
+    from coverslip.converter.sources import open_slide
+
+    with open_slide(path) as slide:
+        stated = slide.metadata
+        names = (stated.manufacturer, stated.manufacturer_model_name, *stated.software_versions)
+        names += (slide.format_name, slide.format_title, "JPEG 2000 PNG BMP TIFF")
+        known = {name for name in names if name} | set(allowed)
+        fields = {**stated.identifying, "serial number": stated.device_serial_number or ""}
+        secrets = secrets_of_fields(fields, "source field", known)
+        return secrets + secrets_of_fields({"file name": path.stem}, "source", known)
+
+
+def check(series: SeriesView, options: ValidationOptions) -> Iterator[Finding]:
+    """Search the headers of a series, and those of its frames, for what identifies."""
+    secrets = secrets_of_slide(options.source) if options.source is not None else ()
+    yield from check_privacy([instance.path for instance in series.instances], secrets)
 
 
 def check_privacy(

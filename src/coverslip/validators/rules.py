@@ -288,6 +288,33 @@ _FIDELITY = (
         "PS3.3 C.7.6.17.3",
     ),
     Rule(
+        "privacy.source-value",
+        _ERROR,
+        "An identifying text of the slide's own file stands in the series",
+        "PS3.15 E.1",
+        "With `--source`.",
+    ),
+    Rule(
+        "privacy.table-value",
+        _ERROR,
+        "An identifying text of the curator's table stands in the series",
+        "PS3.15 E.1",
+        "`deid check` only.",
+    ),
+    Rule(
+        "privacy.claim",
+        _ERROR,
+        "An image that shows the label says that the patient's identity is removed",
+        "PS3.3 C.7.1.1",
+    ),
+    Rule("privacy.date", _WARNING, "A date outside the attributes of scan, study and series", "PS3.15 E.1"),
+    Rule("privacy.person-name", _WARNING, "What looks like a person's name", "PS3.15 E.1"),
+    Rule("privacy.record-number", _WARNING, "What looks like the number of a person or case", "PS3.15 E.1"),
+    Rule("privacy.private-tag", _WARNING, "A private attribute of unknown meaning", "PS3.15 E.1"),
+    Rule("privacy.pixel-metadata", _WARNING, "Frames hold comments or application data", "PS3.15 E.1"),
+    Rule("privacy.preamble", _WARNING, "The preamble is not empty", "PS3.15 E.1"),
+    Rule("privacy.tiff-tag", _WARNING, "The TIFF directory of a dual file says who, where or when", "PS3.15 E.1"),
+    Rule(
         "fidelity.source-unreadable",
         _ERROR,
         "The slide given as the source cannot be read",
@@ -612,7 +639,7 @@ def rules_page() -> str:
         "",
         "Each finding names its rule by an id that stays the same when the wording changes. An error means that the",
         "series is not what it says, or that what it is for cannot be done with it; the command then ends with 5. The",
-        "findings of conversions and those about privacy are in [findings.md](findings.md).",
+        "findings of conversions are in [findings.md](findings.md).",
     ]
     for subject in dict.fromkeys(rule_id.partition(".")[0] for rule_id in RULES):
         lines += ["", f"## `{subject}`", "", "| rule | severity | what is wrong | reference | why, and what to do |"]

@@ -81,6 +81,7 @@ _CHECKS = (
     _Check("associated"),
     _Check("readers"),
     _Check("stores", any_class=True),
+    _Check("privacy", any_class=True),
     _Check("fidelity", needs_source=True),
     _VIEWER,
 )
