@@ -18,7 +18,8 @@ TABLES = sorted(Path(vendor_table.__file__).with_name("vendor").glob("*.toml"))
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
 def test_a_table_names_attributes_of_the_dictionary_and_has_no_other_keys(path):
     table = tomllib.loads(path.read_text())
-    assert set(table) <= {"title", "manufacturer", "overview_label", "focus_method", "fields", "identifying"}
+    known = {"title", "manufacturer", "overview_label", "focus_method", "datetime_format", "fields", "identifying"}
+    assert set(table) <= known
     assert table["focus_method"] in ("AUTO", "MANUAL")
     for keyword, names in table.get("fields", {}).items():
         assert keyword == "Background" or tag_for_keyword(keyword), keyword
@@ -81,3 +82,10 @@ def test_the_zone_of_its_own_field_holds_where_the_date_has_none():
     table = load_vendor("dicom")
     properties = {"dicom.AcquisitionDateTime": "20200102030405", "dicom.TimezoneOffsetFromUTC": "-0600"}
     assert table.acquisition_datetime(properties).utcoffset() == timedelta(hours=-6)
+
+
+@pytest.mark.parametrize("text", ["02/01/2020 03:04:05", "20200102030405"])
+def test_the_day_comes_first_in_dates_of_mirax(text):
+    properties = {"mirax.GENERAL.SLIDE_CREATIONDATETIME": text}
+    assert load_vendor("mirax").acquisition_datetime(properties) == datetime(2020, 1, 2, 3, 4, 5)
+    assert load_vendor("mirax").acquisition_datetime({"mirax.GENERAL.SLIDE_CREATIONDATETIME": "31/31/2020 x"}) is None

@@ -40,6 +40,8 @@ class VendorTable:
         End of the overview that shows the label: ``"left"`` or ``"right"``; None if that is not certain.
     focus_method : str
         Focus Method (PS3.3 C.8.12.4) of the vendor's scanners.
+    datetime_format : str or None
+        Form of dates that do not begin with the year, as `datetime.strptime` has it.
     fields : mapping
         DICOM keyword to names of fields; the first that holds text is taken.
     identifying : re.Pattern
@@ -50,6 +52,7 @@ class VendorTable:
     manufacturer: str | None
     overview_label: str | None
     focus_method: str
+    datetime_format: str | None
     fields: Mapping[str, tuple[str, ...]]
     identifying: re.Pattern[str]
 
@@ -72,7 +75,7 @@ class VendorTable:
 
     def acquisition_datetime(self, properties: Mapping[str, str]) -> datetime | None:
         """Return Acquisition DateTime, with the time zone where the text or its own field gives one."""
-        moment = parse_datetime(self.text("AcquisitionDateTime", properties) or "")
+        moment = parse_datetime(self.text("AcquisitionDateTime", properties) or "", self.datetime_format)
         if moment is None or moment.tzinfo is not None:
             return moment
         return moment.replace(tzinfo=parse_zone(self.text("TimezoneOffsetFromUTC", properties) or ""))
@@ -110,16 +113,20 @@ def load_vendor(name: str) -> VendorTable:
         manufacturer=own.get("manufacturer"),
         overview_label=own.get("overview_label"),
         focus_method=own["focus_method"],
+        datetime_format=own.get("datetime_format"),
         fields={keyword: tuple(names) for keyword, names in fields.items()},
         identifying=re.compile(own.get("identifying", generic["identifying"])["fields"], re.IGNORECASE),
     )
 
 
-def parse_datetime(text: str) -> datetime | None:
-    """Read year, month, day, hour, minute and second, parted or not, and a time zone after them."""
+def parse_datetime(text: str, other_format: str | None = None) -> datetime | None:
+    """Read year, month, day, hour, minute and second, parted or not, and a time zone after them; else another form."""
     parts = _DATE_TIME.match(text)
     if parts is None:
-        return None
+        try:
+            return datetime.strptime(text, other_format) if other_format else None
+        except ValueError:
+            return None
     zone = parts[7]
     try:
         numbers = [int(part) for part in parts.groups()[:6]]
