@@ -27,12 +27,12 @@ def apply_mapped(ds: Dataset, mapped: MappedSlide) -> None:
     """Set a map's attributes in a header that has the modules of specimen and optical path already.
 
     Every specimen of the map becomes an item made after the header's first one; what is said of one optical path goes
-    for all of them.
+    for all of them, and what is said of several for as many.
 
     Raises
     ------
     UsageError
-        If a value does not fit its attribute.
+        If a value does not fit its attribute, or the slide has another number of optical paths than the map tells of.
     """
     vrs = mapped.private_vrs
     _fill(ds, mapped.attributes, vrs)
@@ -48,6 +48,10 @@ def apply_mapped(ds: Dataset, mapped: MappedSlide) -> None:
         # One identifier cannot tell several paths apart: they keep their own.
         trees = ({keyword: value for keyword, value in trees[0].items() if keyword != "OpticalPathIdentifier"},)
         trees *= len(paths)
+    if trees and len(trees) != len(paths):
+        raise UsageError(
+            f"OpticalPathSequence: the map tells of {len(trees)} optical paths, the slide has {len(paths)}"
+        )
     for item, tree in zip(paths, trees, strict=False):
         _fill(item, tree, vrs)
 

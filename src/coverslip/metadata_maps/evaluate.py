@@ -560,11 +560,12 @@ class _Scene:
         return attribute.choice if attribute else ()
 
     def _each(self, table: str) -> Iterator[None]:
-        """Make each row of a second table the current one in turn; once where no table is named."""
-        if not table:
+        """Make each row of a second table the current one in turn; once where no table is named, or has no row."""
+        rows = self.joined_rows(table) if table else ()
+        if not rows:
             yield
             return
-        for row in self.joined_rows(table):
+        for row in rows:
             self.current[table] = row
             # Variables may follow from the current row.
             self._variables.clear()

@@ -312,7 +312,7 @@ class MetadataMap:
     attributes, specimen, optical_path : mapping
         By keyword, or private tag.
     optical_path_each : str
-        The table whose rows give an optical path each; empty: one path from the slide's row.
+        The table whose rows give an optical path each; empty, or without rows: one path from the slide's row.
     steps : tuple of StepSpec
         Of the preparation, in order.
     variables_by_name : mapping

@@ -122,6 +122,91 @@ def test_a_cycif_slide_is_cut_from_a_fixed_biopsy_and_stained_for_fluorescence()
     }
 
 
+CHANNELS = (
+    {
+        "Channel Metadata Filename": "channels/BEMS350173.csv",
+        "Channel ID": "Channel:0:0",
+        "Channel Name": "DAPI",
+        "Cycle Number": "1",
+        "Target Name": "DNA",
+        "Antibody Name": "DAPI",
+        "RRID identifier": "Not Applicable",
+        "Fluorophore": "",
+        "Clone": "",
+        "Excitation Wavelength": "395",
+        "Emission Wavelength": "431",
+        "Dilution": "",
+    },
+    {
+        "Channel Metadata Filename": "channels/BEMS350173.csv",
+        "Channel ID": "Channel:0:1",
+        "Channel Name": "CD45-2",
+        "Cycle Number": "2",
+        "Target Name": "CD45",
+        "Antibody Name": "Anti-CD45",
+        "RRID identifier": "RRID: AB_394606",
+        "Fluorophore": "Alexa Fluor 488",
+        "Clone": "HI30",
+        "Excitation Wavelength": "485 nm",
+        "Emission Wavelength": "525",
+        "Dilution": "1:100",
+    },
+)
+
+
+def test_each_channel_of_a_cycif_slide_has_its_staining_and_its_optical_path():
+    slide = htan({"Channel Metadata Filename": "channels/BEMS350173.csv"}, channel=table_of(*CHANNELS))
+    assert slide.problems == ()
+    stained = """
+    121041 DCM Specimen Identifier = HTA9_1_9304
+    111701 DCM Processing type = 127790008 SCT Staining
+    C44170 NCIt Channel = Channel:0:0
+    C25472 NCIt Cycle = 1
+    246094008 SCT Component investigated = DNA
+    424361007 SCT Using substance = DAPI
+    703857004 SCT Staining Technique = 406858009 SCT Fluorescent staining
+
+    121041 DCM Specimen Identifier = HTA9_1_9304
+    111701 DCM Processing type = 127790008 SCT Staining
+    C44170 NCIt Channel = Channel:0:1
+    C25472 NCIt Cycle = 2
+    246094008 SCT Component investigated = CD45
+    C2480 NCIt Tracer = Alexa Fluor 488
+    424361007 SCT Using substance = Anti-CD45 AB_394606
+    703857004 SCT Staining Technique = 406858009 SCT Fluorescent staining
+    C37925 NCIt Clone = HI30
+    C4281604 UMLS Dilution = 1:100"""
+    assert preparation(slide.specimens[0])[-2:] == steps(stained)
+    narrow = {
+        "ObjectiveLensPower": "20",
+        "ObjectiveLensNumericalAperture": "0.75",
+        "IlluminationTypeCodeSequence": Code("111743", "DCM", "Epifluorescence illumination"),
+        "IlluminationColorCodeSequence": Code("134223000", "SCT", "Narrow"),
+    }
+    assert slide.optical_paths == (
+        {
+            "OpticalPathIdentifier": "Channel:0:0",
+            "OpticalPathDescription": "DAPI",
+            "IlluminationWaveLength": 395.0,
+            "LightPathFilterPassThroughWavelength": 431,
+            **narrow,
+        },
+        {
+            "OpticalPathIdentifier": "Channel:0:1",
+            "OpticalPathDescription": "CD45-2",
+            "IlluminationWaveLength": 485.0,
+            "LightPathFilterPassThroughWavelength": 525,
+            **narrow,
+        },
+    )
+
+
+def test_a_slide_of_which_no_channel_is_told_is_described_by_its_own_row():
+    row = {"Imaging Assay Type": "H&E", "Channel Metadata Filename": "Not Applicable"}
+    assert htan(row, channel=table_of(*CHANNELS)) == htan(row)
+    assert len(htan(row).optical_paths) == 1
+
+
 def test_an_he_slide_is_stained_with_both_and_seen_in_white_light():
     slide = htan(
         {
