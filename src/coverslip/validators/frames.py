@@ -247,14 +247,14 @@ def _check_codestream(instance: InstanceView, syntax: str, index: int) -> Iterat
     if (rows, columns) != instance.tile_size:
         tall, wide = instance.tile_size
         yield finding("frames.size", f"the frame is {rows} x {columns} pixels, expected {tall} x {wide}", place)
-    if components != instance.number("SamplesPerPixel"):
-        message = f"the frame has {components} components, Samples per Pixel is {instance.number('SamplesPerPixel')}"
+    stated = instance.frame_format
+    if components != stated.samples_per_pixel:
+        message = f"the frame has {components} components, Samples per Pixel is {stated.samples_per_pixel}"
         yield finding("frames.samples", message, place)
-    if bits != instance.number("BitsStored"):
-        message = f"the frame has {bits} bits per sample, Bits Stored is {instance.number('BitsStored')}"
+    if bits != stated.bits_stored:
+        message = f"the frame has {bits} bits per sample, Bits Stored is {stated.bits_stored}"
         yield finding("frames.samples", message, place)
-    photometric = str(instance.header.get("PhotometricInterpretation", ""))
-    yield from facts.check(syntax, photometric, place)
+    yield from facts.check(syntax, stated.photometric_interpretation, place)
     if kind == "JPEG" and not _ends(instance, index):
         yield finding("frames.padding", "the JPEG stream does not end with EOI and at most one byte of padding", place)
 

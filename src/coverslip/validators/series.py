@@ -110,12 +110,12 @@ class InstanceView:
         """File name."""
         return self.path.name
 
-    @property
+    @cached_property
     def transfer_syntax_uid(self) -> str:
         """Empty if absent."""
         return str(self.file_meta.get("TransferSyntaxUID", ""))
 
-    @property
+    @cached_property
     def encapsulated(self) -> bool:
         """Whether frames are items."""
         syntax = UID(self.transfer_syntax_uid)
@@ -139,17 +139,17 @@ class InstanceView:
         except (TypeError, ValueError):
             return default
 
-    @property
+    @cached_property
     def number_of_frames(self) -> int:
         """As stated."""
         return max(1, self.number("NumberOfFrames", 1))
 
-    @property
+    @cached_property
     def matrix_size(self) -> tuple[int, int]:
         """(rows, columns) of the Total Pixel Matrix."""
         return self.number("TotalPixelMatrixRows"), self.number("TotalPixelMatrixColumns")
 
-    @property
+    @cached_property
     def tile_size(self) -> tuple[int, int]:
         """(rows, columns) of every frame."""
         return self.number("Rows"), self.number("Columns")
@@ -170,7 +170,7 @@ class InstanceView:
         paths = self.header.get("OpticalPathSequence") or ()
         return tuple(str(item.get("OpticalPathIdentifier", "")) for item in paths)
 
-    @property
+    @cached_property
     def decoded_frame_bytes(self) -> int:
         """Of one frame: Rows x Columns x Samples per Pixel x Bits Allocated / 8."""
         rows, columns = self.tile_size
