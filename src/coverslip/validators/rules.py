@@ -470,13 +470,6 @@ _VIEWER = (
         "The viewer stops if it is a level; Slim tells an error if it is the label or overview.",
     ),
     Rule(
-        "viewer.acquisition",
-        _ERROR,
-        "Levels of one series belong to different acquisitions",
-        _SLIM,
-        "Slim tells an error: a slide is one acquisition.",
-    ),
-    Rule(
         "viewer.mixed-colors",
         _ERROR,
         "The pyramid mixes colour and monochrome images",
@@ -517,7 +510,7 @@ _VIEWER = (
         _WARNING,
         "More than one image of an optical path is not RESAMPLED",
         _SLIM,
-        "Slim warns; series merged by mistake look like this. A second acquisition needs its own Acquisition UID.",
+        "Slim warns; series merged by mistake look like this. Another scan needs its own frame of reference.",
     ),
     Rule(
         "viewer.focal-planes",
@@ -574,8 +567,8 @@ _VIEWER = (
         _ERROR,
         "Two images of one channel have the same size",
         _DMV,
-        "The viewer stops unless they are parts of a concatenation. Series of equal frame of reference, "
-        "container and acquisition are merged into one slide.",
+        "The viewer stops unless they are parts of a concatenation. Series of equal frame of reference and "
+        "container are merged into one slide; Slim compares Acquisition UIDs too, but cannot read them.",
     ),
     Rule(
         "viewer.equal-widths",
@@ -597,8 +590,7 @@ _VIEWER = (
         _WARNING,
         "Parts of a slide become slides of their own",
         _SLIM,
-        "Slim merges series of equal frame of reference, container and acquisition: these differ in "
-        "Acquisition UID only.",
+        "Slim merges series of equal frame of reference and container: these differ in Frame of Reference UID.",
     ),
     Rule(
         "viewer.presentation-state-class",

@@ -62,8 +62,8 @@ def check(series: SeriesView, _options: ValidationOptions) -> Iterator[Finding]:
 def check_studies(all_series: Sequence[SeriesView]) -> Iterator[tuple[SeriesView, Finding]]:
     """Tell what Slim would make of series together, beyond what is wrong with each; once for each series it concerns.
 
-    The series of a study that are equal in frame of reference, container and acquisition are one slide; the study's
-    presentation states are applied to monochrome slides.
+    The series of a study that are equal in frame of reference and container are one slide, whatever their acquisition;
+    the study's presentation states are applied to monochrome slides.
     """
     studies: dict[str, list[SeriesView]] = {}
     for series in all_series:
@@ -73,7 +73,7 @@ def check_studies(all_series: Sequence[SeriesView]) -> Iterator[tuple[SeriesView
 
 
 def _check_study(study: Sequence[SeriesView]) -> Iterator[tuple[SeriesView, Finding]]:
-    slides: dict[tuple[str, ...], list[SeriesView]] = {}
+    slides: dict[tuple[str, str], list[SeriesView]] = {}
     for series in study:
         if not any(map(_lacks, series.slide_images)) and (volumes := _volumes(series.slide_images)):
             slides.setdefault(_slide_key(volumes[0]), []).append(series)
@@ -87,9 +87,9 @@ def _check_study(study: Sequence[SeriesView]) -> Iterator[tuple[SeriesView, Find
     yield from _check_presentation_states(study, monochrome)
 
 
-def _slide_key(image: InstanceView) -> tuple[str, ...]:
-    keywords = ("FrameOfReferenceUID", "ContainerIdentifier", "AcquisitionUID")
-    return tuple(_text(image, keyword) for keyword in keywords)
+def _slide_key(image: InstanceView) -> tuple[str, str]:
+    """Return what series of one slide have in common; Slim also means Acquisition UID, but its dictionary lacks it."""
+    return _text(image, "FrameOfReferenceUID"), _text(image, "ContainerIdentifier")
 
 
 def _text(image: InstanceView, keyword: str) -> str:
@@ -270,8 +270,6 @@ def _check_identity(images: list[InstanceView], volumes: list[InstanceView]) -> 
         yield finding("viewer.frame-of-reference", "levels of one slide differ in their frame of reference")
     if len({_text(image, "ContainerIdentifier") for image in images}) > 1:
         yield finding("viewer.container", "images of one slide differ in their Container Identifier")
-    if len({_text(image, "AcquisitionUID") for image in volumes} - {""}) > 1:
-        yield finding("viewer.acquisition", "levels of one slide differ in their Acquisition UID")
 
 
 def _kept(volumes: list[InstanceView]) -> tuple[list[InstanceView], list[Finding]]:
@@ -423,10 +421,10 @@ def _by_size(images: Iterable[InstanceView]) -> dict[tuple[int, int], list[Insta
 
 
 def _check_split(slides: list[list[SeriesView]]) -> Iterator[tuple[SeriesView, Finding]]:
-    """Tell which slides are parts of one that differ in their acquisition only."""
-    by_glass: dict[tuple[str, ...], list[list[SeriesView]]] = {}
+    """Tell which slides are parts of one glass slide that differ in their frame of reference only."""
+    by_glass: dict[str, list[list[SeriesView]]] = {}
     for slide in slides:
-        by_glass.setdefault(_slide_key(_volumes(slide[0].slide_images)[0])[:2], []).append(slide)
+        by_glass.setdefault(_slide_key(_volumes(slide[0].slide_images)[0])[1], []).append(slide)
     for parts in by_glass.values():
         if message := _split([_volumes(image for each in slide for image in each.slide_images) for slide in parts]):
             yield from ((series, finding("viewer.split-slide", message)) for slide in parts for series in slide)
@@ -437,10 +435,10 @@ def _split(parts: list[list[InstanceView]]) -> str:
     if len(parts) == 1:
         return ""
     if len({any(map(_is_base, images)) for images in parts}) > 1:
-        return "levels of other acquisitions than their base become another slide"
+        return "levels of another frame of reference than their base become another slide"
     paths = [path for images in parts for path in {path for image in images for path in image.optical_path_identifiers}]
     if all(_monochrome(images[0]) for images in parts) and len(set(paths)) == len(paths):
-        return "channels of different acquisitions become slides of their own"
+        return "channels of different frames of reference become slides of their own"
     return ""
 
 
