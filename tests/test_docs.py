@@ -60,7 +60,7 @@ def test_findings_page_lists_every_rule_and_no_other() -> None:
     assert listed == sorted(finding_rules())
 
 
-@pytest.mark.parametrize("name", ["convert", "info", "remap"])
+@pytest.mark.parametrize("name", ["convert", "info", "remap", "validate"])
 def test_every_option_of_a_command_is_named_in_its_documentation(name: str) -> None:
     text = (ROOT / ("README.md" if name == "info" else f"docs/{name}.md")).read_text()
     for parameter in cli.commands[name].params:

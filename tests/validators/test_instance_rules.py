@@ -52,6 +52,7 @@ def test_good_series_has_no_error_and_no_warning(good: Path):
         (lambda ds: delattr(ds.file_meta, "ImplementationClassUID"), "part10.meta-missing"),
         (lambda ds: delattr(ds, "PatientBirthDate"), "iod.missing"),
         (lambda ds: delattr(ds, "AcquisitionDateTime"), "iod.missing"),
+        (lambda ds: delattr(ds, "Rows"), "iod.missing"),
         (lambda ds: setattr(ds, "DeviceSerialNumber", ""), "iod.empty"),
         (lambda ds: setattr(ds, "VolumetricProperties", "FLAT"), "iod.term"),
         (lambda ds: setattr(ds, "NumberOfFrames", ds.NumberOfFrames - 1), "frames.tiled-full-count"),

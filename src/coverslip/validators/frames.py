@@ -244,7 +244,7 @@ def _check_codestream(instance: InstanceView, syntax: str, index: int) -> Iterat
     except CorruptSourceError:
         facts = _facts(kind, instance.read_frame(index))
     rows, columns, components, bits = facts.size
-    if (rows, columns) != instance.tile_size:
+    if all(instance.tile_size) and (rows, columns) != instance.tile_size:
         tall, wide = instance.tile_size
         yield finding("frames.size", f"the frame is {rows} x {columns} pixels, expected {tall} x {wide}", place)
     stated = instance.frame_format

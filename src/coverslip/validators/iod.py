@@ -62,6 +62,11 @@ def check(series: SeriesView, _options: ValidationOptions) -> Iterator[Finding]:
     program = _program()
     with TemporaryDirectory(prefix="coverslip-") as folder:
         for instance in series.instances:
+            sizeless = [name for name in ("Rows", "Columns") if not instance.number(name)]
+            if sizeless and instance.pixel_element is not None:  # dciodvfy divides by them
+                for name in sizeless:
+                    yield finding("iod.missing", "no value for Type 1 Required", f"{instance.place()}: {name}")
+                continue
             path = _without_pixels(instance, Path(folder))
             try:
                 done = subprocess.run(
