@@ -16,6 +16,7 @@ from coverslip.tiler.codecs import make_decoder
 from coverslip.tiler.downsample import halve
 from coverslip.tiler.grid import TileAddress
 from coverslip.validators.image_difference import ORIENTATIONS, delta_e, psnr, ssim
+from coverslip.validators.report import Severity
 from coverslip.validators.rules import finding
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def _compare_series(series: SeriesView, source: SlideSource, *, thorough: bool) 
         if any(abs(a / b - 1) > _LARGEST_SPACING_ERROR for a, b in zip(ours, theirs, strict=True)):
             message = f"spacing is {ours[0]:g} x {ours[1]:g} mm, the slide states {theirs[0]:g} x {theirs[1]:g} mm"
             yield finding("fidelity.spacing", message, base.place())
+    sound = True
     for level in series.levels:
         for instance in level:
             match = _match(pyramid, instance.matrix_size)
@@ -124,8 +126,11 @@ def _compare_series(series: SeriesView, source: SlideSource, *, thorough: bool) 
                 message = f"frames of {instance.transfer_syntax_uid} are not decoded: not compared"
                 yield finding("fidelity.not-compared", message, instance.place())
             else:
-                yield from _Comparison(instance, pyramid, match, thorough=thorough).findings()
-    yield from _compare_colour(base, pyramid, source.path)
+                findings = list(_Comparison(instance, pyramid, match, thorough=thorough).findings())
+                yield from findings
+                sound &= instance is not base or all(each.severity is not Severity.ERROR for each in findings)
+    if sound:  # a base that shows something else has other colours too
+        yield from _compare_colour(base, pyramid, source.path)
 
 
 def _find_pyramid(source: SlideSource, base: InstanceView) -> SourcePyramid | None:

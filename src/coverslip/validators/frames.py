@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from coverslip.errors import CorruptSourceError
 from coverslip.tiler.codecs import jpeg2000_stream, jpeg_stream
-from coverslip.validators.report import Finding
+from coverslip.validators.report import Finding, Severity
 from coverslip.validators.rules import finding
 from coverslip.validators.series import InstanceView, SeriesView
 
@@ -55,9 +55,10 @@ def check(series: SeriesView, options: ValidationOptions) -> Iterator[Finding]:
             continue
         broken = list(_check_items(instance) if instance.encapsulated else _check_native(instance))
         yield from broken
-        if instance.encapsulated:
-            yield from _first(_check_codestreams(instance))
-        yield from _first(_check_decoding(instance, options.thorough))
+        streams = list(_check_codestreams(instance)) if instance.encapsulated else []
+        yield from _first(iter(streams))
+        misfits = {each.place for each in streams if each.severity is Severity.ERROR}
+        yield from _first(_check_decoding(instance, options.thorough, misfits))
 
 
 def _first(findings: Iterator[Finding]) -> Iterator[Finding]:
@@ -381,15 +382,15 @@ def _facts(kind: str, head: bytes) -> _JpegFacts | _Jpeg2000Facts | _JpegLsFacts
     return _Jpeg2000Facts(head) if kind == "JPEG 2000" else _JpegLsFacts(head)
 
 
-def _check_decoding(instance: InstanceView, thorough: bool) -> Iterator[Finding]:
-    """Decode a sample, or all."""
+def _check_decoding(instance: InstanceView, thorough: bool, misfits: Collection[str]) -> Iterator[Finding]:
+    """Decode a sample, or all, but for the places of frames that are known not to fit the header."""
     if not instance.decodable:
         if instance.transfer_syntax_uid:
             yield finding("frames.not-decoded", "no decoder for the transfer syntax", instance.place())
         return
     whole = _whole_frames(instance)
     for index in sample_indices(instance, thorough):
-        if index not in whole or not instance.frame_span(index)[1]:
+        if index not in whole or not instance.frame_span(index)[1] or instance.place(index) in misfits:
             continue
         try:
             instance.decode(index)

@@ -25,15 +25,18 @@ def check(series: SeriesView, _options: ValidationOptions) -> Iterator[Finding]:
     if not levels:
         yield finding("pyramid.no-volume", "the series has no VOLUME image")
         return
+    spacings = list(_check_spacings(levels))
+    yield from spacings
+    misfits = {each.place for each in spacings}  # the imaged volume does not fit a wrong spacing either
     for level in levels:
         yield from _check_unique(level)
         for instance in level:
-            yield from _check_volume_size(instance)
+            if instance.place() not in misfits:
+                yield from _check_volume_size(instance)
     for larger, smaller in pairwise(levels):
         if any(low > high for low, high in zip(smaller[0].matrix_size, larger[0].matrix_size, strict=True)):
             message = f"{_size(smaller[0])} is not smaller than {_size(larger[0])} on both sides"
             yield finding("pyramid.order", message, smaller[0].place())
-    yield from _check_spacings(levels)
     yield from _check_originals(levels)
 
 
