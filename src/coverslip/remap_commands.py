@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from coverslip.errors import MissingMetadataError
+from coverslip.errors import MissingMetadataError, SourceError
 from coverslip.map_commands import read_second_tables
 
 __all__ = ["remap"]
@@ -61,7 +61,10 @@ def remap(series: Path, output: Path, as_json: bool, **options: Any) -> None:
 
     root = require_uid_root(options["uid_root"]) if options["uid_root"] else UUID_ROOT
     attributes = parse_settings(options["settings"])
-    old = read_series(series)
+    try:
+        old = read_series(series)
+    except SourceError as error:
+        raise type(error)(f"{series}: {error}") from None
     slide = Path(options["slide"] or old.container_identifier)
     join = MetadataJoin(options["table"], options["map_name"], read_second_tables(options["pairs"]))
     try:
