@@ -17,6 +17,7 @@ from tests.factories.aperio import write_aperio_svs
 from coverslip.converter.convert import convert_slide
 from coverslip.converter.identity import NAMESPACE, instance_uuid, merkle_md5, series_uuid
 from coverslip.converter.request import ConversionRequest, Replacement
+from coverslip.metadata_maps.deid.policy import load_policy
 from coverslip.tiler.codecs import parse_codec
 from coverslip.tiler.pyramid import PyramidOptions
 
@@ -56,6 +57,8 @@ CHANGES = {
     "option of the codec": Change(options={"pyramid": PyramidOptions(codec=parse_codec("jpeg:90"))}),
     "levels": Change(options={"pyramid": PyramidOptions(levels=1)}),
     "offset table": Change(options={"offset_table": "eot"}),
+    "de-identification policy, or the key that it needs": Change(options={"policy": load_policy("remove-dates")}),
+    "label masked in the overview": Change(options={"mask_label": True}),
     "UID root": Change(options={"uid_root": "1.2.3"}),
     "workers": Change(options={"workers": 1}),
     "memory": Change(options={"memory_bytes": 1 << 20}),
