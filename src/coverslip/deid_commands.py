@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coverslip.errors import UsageError, ValidationFailedError
+
 if TYPE_CHECKING:
     from coverslip.validators.privacy import Secret
 
 __all__ = ["deid_group"]
-
-_FAILED = 5
 
 
 @click.group(name="deid", short_help="Check that series identify nobody.")
@@ -51,12 +51,11 @@ def check(
             click.echo(f"{finding.severity.lower()}: {finding.place}: {finding.message} [{finding.rule}]")
         click.echo(f"{len(findings)} findings" if findings else "nothing found that identifies")
     if any(finding.severity == "ERROR" for finding in findings):
-        raise click.exceptions.Exit(_FAILED)
+        raise click.exceptions.Exit(ValidationFailedError.exit_code)
 
 
 def _secrets(source: Path | None, metadata: Path | None, columns: tuple[str, ...]) -> list[Secret]:
     """Return what to search for: identifying fields of the slide, identifying columns of the table."""
-    from coverslip.errors import UsageError
     from coverslip.metadata_maps.tables import normalize_name, read_table
     from coverslip.validators.privacy import is_identifying_column, secrets_of_fields, secrets_of_slide
 

@@ -43,7 +43,7 @@ def test_well_known_columns_become_attributes(tmp_path: Path) -> None:
         "ContainerIdentifier": "a",
     }
     assert wanted.items() <= slide.attributes.items()
-    assert slide.optical_path["ObjectiveLensPower"] == "40"
+    assert slide.optical_paths[0]["ObjectiveLensPower"] == "40"
     assert slide.specimens[0]["PrimaryAnatomicStructureSequence"].meaning == "Lung"
 
 

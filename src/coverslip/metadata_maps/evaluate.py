@@ -143,11 +143,6 @@ class MappedSlide:
     private_vrs: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def optical_path(self) -> AttributeTree:
-        """What is known of the first optical path."""
-        return self.optical_paths[0] if self.optical_paths else {}
-
-    @property
     def curated_keywords(self) -> tuple[str, ...]:
         """Keywords and private tags that the map gives a value, at the top level, in specimens and optical paths."""
         trees = (self.attributes, *self.specimens, *self.optical_paths)

@@ -95,7 +95,7 @@ def test_a_slide_has_the_published_attributes():
         '(0013,"CTP",10)': "phs002790",
     }
     assert slide.collection["collection_id"] == "ccdi_mci"
-    assert slide.optical_path["ObjectiveLensPower"] == "40"
+    assert slide.optical_paths[0]["ObjectiveLensPower"] == "40"
 
 
 def test_a_normal_sample_says_so():

@@ -114,7 +114,7 @@ def test_a_cycif_slide_is_cut_from_a_fixed_biopsy_and_stained_for_fluorescence()
     assert specimen["SpecimenShortDescription"] == "CyCIF"
     assert coded(specimen["PrimaryAnatomicStructureSequence"]) == "10200004 SCT Liver"
     assert modifier(specimen) == "14799000 SCT Neoplasm, Metastatic"
-    assert slide.optical_path == {
+    assert slide.optical_paths[0] == {
         "ObjectiveLensPower": "20",
         "ObjectiveLensNumericalAperture": "0.75",
         "IlluminationTypeCodeSequence": Code("111743", "DCM", "Epifluorescence illumination"),
@@ -240,7 +240,7 @@ def test_an_he_slide_is_stained_with_both_and_seen_in_white_light():
     assert slide.collection["source_doi"] == "10.5281/zenodo.12666872"
     assert coded(specimen["PrimaryAnatomicStructureSequence"]) == "60184004 SCT Sigmoid colon"
     assert modifier(specimen) == "86049000 SCT Neoplasm, Primary"
-    assert slide.optical_path == {
+    assert slide.optical_paths[0] == {
         "ObjectiveLensPower": "40",
         "IlluminationTypeCodeSequence": Code("111744", "DCM", "Brightfield illumination"),
         "IlluminationColorCodeSequence": Code("414298005", "SCT", "Full Spectrum"),
@@ -338,7 +338,7 @@ def test_an_assay_has_its_staining_technique(assay, stain_step):
 
 def test_imaging_mass_cytometry_has_no_stain_and_no_light():
     slide = htan({"Imaging Assay Type": "IMC"})
-    assert "IlluminationTypeCodeSequence" not in slide.optical_path
+    assert "IlluminationTypeCodeSequence" not in slide.optical_paths[0]
     assert not any("Staining" in line for step in preparation(slide.specimens[0]) for line in step)
     assert slide.attributes["SeriesDescription"] == "IMC"
 

@@ -170,7 +170,7 @@ def test_a_frozen_slide_is_not_fixed_and_lies_in_a_freezing_medium():
 
 
 def test_the_optical_path_is_brightfield_with_the_full_spectrum():
-    assert tcga(FFPE, "TCGA-LUAD").optical_path == {
+    assert tcga(FFPE, "TCGA-LUAD").optical_paths[0] == {
         "OpticalPathIdentifier": "1",
         "IlluminationTypeCodeSequence": Code("111744", "DCM", "Brightfield illumination"),
         "IlluminationColorCodeSequence": Code("414298005", "SCT", "Full Spectrum"),
