@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,10 +18,13 @@ from coverslip.tiler.pyramid import PyramidOptions
 from coverslip.validators.report import Finding, Severity
 from coverslip.validators.validate import ValidationOptions, validate_paths
 from tests.factories.aperio import write_aperio_svs
+from tests.factories.generic import write_tiled_tiff
 from tests.factories.tissue import tissue
 from tests.validators.mutations import MUTATIONS, Broken, Mutation
 
 PATIENT = {"PatientID": "P1", "PatientName": "Müller^", "StudyID": "S1", "StudyDate": "20210317"}
+
+EVERY_IMAGE = ("label", "overview", "thumbnail")
 
 type GoodSeries = Callable[[str], tuple[Path, Path]]
 
@@ -89,6 +93,47 @@ def test_a_mutation_is_found_by_its_rule_and_no_other(mutation: Mutation, good: 
 def test_good_series_have_neither_errors_nor_warnings(name: str, thorough: bool, good: GoodSeries) -> None:
     folder, slide = good(name)
     assert not problems(folder, None if name == "study" else slide, thorough=thorough)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"codec": "jpeg:80:420", "reencode": True},
+        {"codec": "jpeg:80:444", "reencode": True, "tile_size": 240},
+        {"codec": "jpeg2000", "reencode": True},
+        {"codec": "jpegls", "reencode": True},
+        {"codec": "none", "reencode": True},
+        {"regenerate": True, "fast": True},
+        {"levels": "native"},
+    ],
+    ids=str,
+)
+def test_options_give_series_with_neither_errors_nor_warnings(
+    options: dict[str, Any], good: GoodSeries, tmp_path: Path
+) -> None:
+    _folder, slide = good("jpeg")
+    codec = {"codec": parse_codec(options["codec"])} if "codec" in options else {}
+    convert_slide(ConversionRequest(slide, tmp_path, PyramidOptions(**{**options, **codec}), EVERY_IMAGE))
+    assert not problems(tmp_path, slide)
+
+
+@pytest.mark.parametrize(
+    "slide",
+    [
+        {"compression": "jpeg-ycbcr"},
+        {"compression": "j2k-33005"},
+        {"compression": "j2k-33003"},
+        {"missing_tiles": [(0, 1, 1)], "native_downsamples": ()},
+        {"compression": "deflate"},
+    ],
+    ids=str,
+)
+def test_formats_give_series_with_neither_errors_nor_warnings(slide: dict[str, Any], tmp_path: Path) -> None:
+    path, output = tmp_path / "S17-0042.tiff", tmp_path / "out"
+    write = write_tiled_tiff if slide.get("compression") == "deflate" else write_aperio_svs
+    write(path, **slide)
+    convert_slide(ConversionRequest(path, output))
+    assert not problems(output, path)
 
 
 def test_there_are_more_than_sixty_mutations_with_different_names() -> None:
