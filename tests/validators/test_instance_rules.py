@@ -184,3 +184,11 @@ def test_native_pixel_data_are_checked(shared: Path, tmp_path: Path, edit: Calla
     path.write_bytes((shared / "slides/dicom/highdicom-sm_image.dcm").read_bytes())
     patch(path, edit)
     assert rule in errors(validate(path))
+
+
+def test_element_that_cannot_be_read_is_told_and_the_others_are_checked(base: Path):
+    patch(base, lambda data: data.__setitem__(slice(at := data.index(b"\x48\x00\x06\x00UL"), at + 6), b"\x48\0\6\0XX"))
+    report = validate(base.parent)
+    assert "part10.element" in errors(report)
+    failed = [finding.message for finding in report.findings if finding.rule == "validator.failed"]
+    assert [message for message in failed if not message.startswith("privacy: ")] == []  # it must not pass over text

@@ -78,7 +78,8 @@ def _decode(instance: InstanceView, index: int) -> Pixels:
 
 def _compare(fine: InstanceView, coarse: InstanceView, thorough: bool) -> Iterator[Finding]:
     """Compare frames of a level with the region of the next that shows the same."""
-    if not (fine.decodable and coarse.decodable and fine.tile_size[0] and coarse.tile_size[0]):
+    sizes = (*fine.tile_size, *coarse.tile_size, *fine.matrix_size, *coarse.matrix_size)
+    if not (fine.decodable and coarse.decodable and all(sizes)):
         return
     try:
         positions = fine.frame_positions

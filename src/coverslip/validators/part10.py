@@ -36,6 +36,8 @@ def check(series: SeriesView, _options: ValidationOptions) -> Iterator[Finding]:
 
 def _check_instance(instance: InstanceView) -> Iterator[Finding]:
     meta, ds, place = instance.file_meta, instance.header, instance.place()
+    for tag in instance.unreadable:
+        yield finding("part10.element", "the value cannot be read", f"{place}: {tag}")
     for keyword in _REQUIRED:
         if meta.get(keyword) in (None, "", b""):
             yield finding("part10.meta-missing", f"{keyword} is absent or empty", place)

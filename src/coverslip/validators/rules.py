@@ -46,6 +46,7 @@ _ALL = (
         "`pip install coverslip[validate]`",
     ),
     Rule("part10.unreadable", _ERROR, "The file is no DICOM file, or its header breaks off", "PS3.10 7.1"),
+    Rule("part10.element", _ERROR, "The value of an element cannot be read", "PS3.5 6.2, 7.1"),
     Rule("part10.meta-missing", _ERROR, "A required attribute of the file meta information is absent", "PS3.10 7.1"),
     Rule(
         "part10.group-length",

@@ -78,6 +78,8 @@ class Items:
 class InstanceView:
     """One Part 10 file: its header in memory, its pixel data on disk. Reading is safe in any thread.
 
+    Elements whose values cannot be read are taken out of `header`, and told by `unreadable`.
+
     Parameters
     ----------
     path : Path
@@ -100,6 +102,7 @@ class InstanceView:
                 self.header_end = file.tell()
         except OSError as error:
             raise StoreError(f"{path.name} cannot be read: {error.strerror}") from error
+        self.unreadable = list(_remove_unreadable(self.header))
         self.file_meta: FileMetaDataset = self.header.file_meta
         self.preamble: bytes = self.header.preamble or b""
 
@@ -491,6 +494,20 @@ def open_series(paths: Sequence[Path]) -> tuple[list[SeriesView], list[Finding]]
     if not series and not unreadable:
         raise StoreError("no DICOM files found")
     return list(series.values()), unreadable
+
+
+def _remove_unreadable(ds: Dataset) -> Iterator[str]:
+    """Take the elements out that pydicom cannot convert, and yield their tags; per-frame items are left as they are."""
+    for tag in list(ds.keys()):
+        try:
+            element = ds[tag]
+        except Exception:  # noqa: BLE001 - whatever a damaged value makes it stumble over
+            del ds[tag]
+            yield str(tag)
+            continue
+        if element.VR == "SQ" and element.keyword != "PerFrameFunctionalGroupsSequence":
+            for item in element.value:
+                yield from (f"{element.keyword}{element.tag}/{inner}" for inner in _remove_unreadable(item))
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
