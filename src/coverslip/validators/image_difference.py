@@ -103,7 +103,7 @@ def ssim(one: Pixels, other: Pixels) -> float:
     Windows do not overlap, so that the cost stays small; pictures smaller than a window are one window.
     """
     peak = float(np.iinfo(one.dtype).max) if one.dtype.kind == "u" else max(float(np.ptp(other)), 1e-9)
-    first, second = (_windows(pixels.mean(axis=2, dtype=np.float64)) for pixels in (one, other))
+    first, second = (_windows(pixels.mean(axis=2, dtype=np.float32)) for pixels in (one, other))
     mean_one, mean_other = first.mean(axis=1), second.mean(axis=1)
     covariance = (first * second).mean(axis=1) - mean_one * mean_other
     steady, textured = (0.01 * peak) ** 2, (0.03 * peak) ** 2
