@@ -104,8 +104,10 @@ def publish_folder(staged: Path, final: Path, *, overwrite: bool) -> bool:
                 return False
             _exchange(staged, final)
     except OSError as error:
-        _remove_if_empty(final.parent)
         raise StoreError(f"series cannot be put in its final folder: {error.strerror}") from error
+    finally:
+        # Also after an interrupt between the two steps; a folder that holds a series stays.
+        _remove_if_empty(final.parent)
     return True
 
 
