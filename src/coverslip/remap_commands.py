@@ -65,12 +65,13 @@ def remap(series: Path, output: Path, as_json: bool, **options: Any) -> None:
         old = read_series(series)
     except SourceError as error:
         raise type(error)(f"{series}: {error}") from None
-    slide = Path(options["slide"] or old.container_identifier)
+    slide = options["slide"]
     join = MetadataJoin(options["table"], options["map_name"], read_second_tables(options["pairs"]))
     try:
-        mapped = join.mapped_slide(slide)
+        mapped = join.mapped_slide(Path(slide)) if slide else join.mapped_container(old.container_identifier)
     except MissingMetadataError as error:
-        raise MissingMetadataError(f"slide {slide.name!r}, which --slide can name: {error}") from None
+        name = Path(slide).name if slide else old.container_identifier
+        raise MissingMetadataError(f"slide {name!r}, which --slide can name: {error}") from None
     result = remap_series(RemapRequest(old, output, mapped, attributes, root, options["reason"], options["overwrite"]))
     warnings = warning_texts(mapped)
     for warning in warnings:

@@ -1131,3 +1131,31 @@ def test_without_metadata_nothing_that_reads_tables_and_maps_is_loaded(tmp_path:
         engine = {"evaluate", "language", "matching", "tables", "join", "check", "draft", "value_rules"}
         assert not {f"coverslip.metadata_maps.{name}" for name in engine} & loaded
         assert not {"openpyxl", "pyarrow"} & loaded
+
+
+def test_remap_finds_the_row_of_the_table_that_a_series_was_converted_with(
+    tmp_path: Path, two_slides: tuple[Path, Path, Path]
+) -> None:
+    first, second, table = two_slides
+    convert(table, tmp_path / "out", first, second)
+    for folder in series_folders(tmp_path / "out"):
+        again = run("remap", folder, "-o", tmp_path / "new", "--metadata", table, "--map", "tcga")
+        assert (again.returncode, again.stderr) == (0, "")
+    containers = [sorted({ds.ContainerIdentifier for _, ds in headers(tmp_path / name)}) for name in ("out", "new")]
+    assert containers[0] == containers[1]
+    assert len(containers[0]) == 2
+
+
+def test_remap_takes_no_row_where_two_slides_would_have_the_container(
+    tmp_path: Path, two_slides: tuple[Path, Path, Path]
+) -> None:
+    first, second, table = two_slides
+    convert(table, tmp_path / "out", first, second)
+    lines = table.read_text().splitlines()
+    twice = tmp_path / "twice.csv"
+    # Files of the same barcode with another identifier behind it.
+    twice.write_text("\n".join([*lines, *(line.replace(".svs", ".copy.svs") for line in lines[1:])]) + "\n")
+    folder = min(series_folders(tmp_path / "out"))
+    done = run("remap", folder, "-o", tmp_path / "new", "--metadata", twice, "--map", "tcga")
+    assert done.returncode == 3
+    assert "is the container of 2 slides of the table, expected one" in done.stderr

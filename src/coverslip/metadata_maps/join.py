@@ -59,12 +59,36 @@ class MetadataJoin:
             raise MissingMetadataError(f"may be that of the rows {rows} of the table, by the column {match.column!r}")
         if not match.rows:
             raise MissingMetadataError(f"has no row in the table, by the column {match.column!r}")
-        mapped = apply_map(self._map, facts, match.rows, self._tables)
-        errors = [problem for problem in mapped.problems if problem.severity is Severity.ERROR]
-        if errors:
-            more = f" (and {len(errors) - 1} more; coverslip map check lists them)" if len(errors) > 1 else ""
-            raise MissingMetadataError(f"{_problem_text(errors[0])}{more}")
-        return mapped
+        return _without_errors(apply_map(self._map, facts, match.rows, self._tables))
+
+    def mapped_container(self, identifier: str) -> MappedSlide:
+        """Return what is said of the slide that has a Container Identifier, where its file's name is not known.
+
+        Its row is the one that the identifier finds as a file's name or key would; else the one from which the map
+        makes that identifier, for which the map is applied to every row.
+
+        Raises
+        ------
+        MissingMetadataError
+            As `mapped_slide` does.
+        """
+        if self._finder.find(slide_facts(identifier)).rows:
+            return self.mapped_slide(Path(identifier))
+        groups = self._finder.groups()
+        slides = (apply_map(self._map, self._finder.facts_of(rows[0]), rows, self._tables) for rows in groups)
+        found = [mapped for mapped in slides if mapped.container_identifier == identifier]
+        if len(found) != 1:
+            raise MissingMetadataError(f"is the container of {len(found)} slides of the table, expected one")
+        return _without_errors(found[0])
+
+
+def _without_errors(mapped: MappedSlide) -> MappedSlide:
+    """Return what a map says of a slide, unless it cannot be written."""
+    errors = [problem for problem in mapped.problems if problem.severity is Severity.ERROR]
+    if errors:
+        more = f" (and {len(errors) - 1} more; coverslip map check lists them)" if len(errors) > 1 else ""
+        raise MissingMetadataError(f"{_problem_text(errors[0])}{more}")
+    return mapped
 
 
 def warning_texts(mapped: MappedSlide) -> tuple[str, ...]:
