@@ -4,7 +4,7 @@
 FROM python:3.12-slim AS build
 WORKDIR /src
 COPY requirements.lock ./
-RUN pip wheel --no-cache-dir --require-hashes --only-binary=:all: --wheel-dir /wheels -r requirements.lock \
+RUN pip wheel --no-cache-dir --no-deps --require-hashes --only-binary=:all: --wheel-dir /wheels -r requirements.lock \
     && pip install --no-cache-dir --no-index --find-links /wheels hatchling
 COPY pyproject.toml README.md LICENSE ./
 COPY src src

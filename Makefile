@@ -47,7 +47,7 @@ $(LOCKED): requirements.lock
 	@rm -rf $(VENV)
 	@echo "Setting up $(VENV) (once; about 1 GB)"
 	@"$(BASE_PYTHON)" -m venv $(VENV)
-	@$(PYTHON) -m pip install -qq --require-hashes --only-binary=:all: -r requirements.lock
+	@$(PYTHON) -m pip install -qq --no-deps --require-hashes --only-binary=:all: -r requirements.lock
 	@$(PYTHON) -c 'import sys; print(sys.prefix)' > $@
 
 $(INSTALLED): pyproject.toml $(LOCKED)
