@@ -34,7 +34,7 @@ Examples:
   coverslip upload out --to healthcare://project/location/dataset/store
   coverslip upload out --to dicomweb+https://pacs.example/dicom-web \\
     --credentials token-command:'get-token --for pacs'
-  coverslip upload out --to file:///archive --also gs://bucket/archive
+  coverslip upload out --to /archive --also gs://bucket/archive
   coverslip upload out --to gs://bucket/prefix --verify-only
   coverslip upload out/STUDY/NEW --to gs://bucket/prefix --replace OLD
 """
@@ -129,6 +129,9 @@ def upload(
         found, unreadable = find_series(paths)
         for path, problem in unreadable:
             click.echo(f"error: {_one_line(path)}: {problem}", err=True)
+            if as_json:
+                failure = {"class": "StoreError", "message": problem}
+                click.echo(json.dumps({"path": os.fspath(path), "state": "refused", "failure": failure}))
         destinations = [Destination(store, book, most_frames) for store in stores]
         with _progress() as (on_change, pause):
             for outcome in deliver(found, destinations, book, wanted, Meter(on_change)):
@@ -324,7 +327,7 @@ def _outcome_text(outcome: SeriesOutcome) -> str:
 def _destination_lines(outcome: DestinationOutcome) -> Iterator[str]:
     counts = ", ".join(f"{count} {state}" for state, count in outcome.counts().items())
     sent = sum(instance.bytes_sent for instance in outcome.instances)
-    yield f"  {outcome.url}: {counts}, {f'{_size(sent)} sent' if sent else 'nothing sent'}"
+    yield f"  {outcome.url}: {counts}, {_sent(sent)}"
     if outcome.failure is not None:
         yield f"    {outcome.failure.message}"
     failed = [instance for instance in outcome.instances if instance.failure is not None]
@@ -349,11 +352,15 @@ def _summary_text(outcomes: Sequence[SeriesOutcome]) -> str:
     for outcome in outcomes:
         states[str(outcome.state)] = states.get(str(outcome.state), 0) + 1
     counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    return f"{len(outcomes)} series: {counted}; {_size(sum(outcome.bytes_sent for outcome in outcomes))} sent"
+    return f"{len(outcomes)} series: {counted}; {_sent(sum(outcome.bytes_sent for outcome in outcomes))}"
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _sent(size_bytes: int) -> str:
+    return f"{_size(size_bytes)} sent" if size_bytes else "nothing sent"
 
 
 def _size(size_bytes: int) -> str:

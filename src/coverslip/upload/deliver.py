@@ -205,7 +205,7 @@ class _Run:
         for each in self._destinations:
             if failure := refused[each.url]:
                 known = tuple(map(each.known, series.instances))
-                outcomes.append(DestinationOutcome(each.url, known, failure=failure))
+                outcomes.append(DestinationOutcome(each.url, known, refused=True, failure=failure))
                 continue
             instances = [futures[each.url, one.uids.sop_instance_uid].result() for one in series.instances]
             outcomes.append(self._replace_old(each, series, self._conclude(each, series, instances)))

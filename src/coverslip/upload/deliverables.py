@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,10 +244,11 @@ def _read_file(path: Path) -> FoundFile | str:
     from pydicom.errors import InvalidDicomError
 
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd values: validation tells them
             mark = _fingerprint(os.fstat(file.fileno()))
             header = dcmread(file, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
-        values = [str(header.get(keyword) or "").strip() for keyword in _HEADER_TAGS]
+            values = [str(header.get(keyword) or "").strip() for keyword in _HEADER_TAGS]
         syntax = str(header.file_meta.get("TransferSyntaxUID") or "")
     except OSError as error:
         return f"cannot be read: {error.strerror}"

@@ -230,7 +230,11 @@ class Destination:
     def _compare(self, instance: LocalInstance) -> Comparison:
         from coverslip.stores.part10 import Part10File, sample_frame_numbers
 
-        frames = Part10File(instance.path).number_of_frames
+        file = Part10File(instance.path)
+        header, frames = file.header, file.number_of_frames
+        sides = int(header.get("Rows", 0)), int(header.get("Columns", 0))
+        if sides[0] * sides[1] * int(header.get("BitsAllocated", 8)) % 8:
+            frames = 0  # of single bits that run on from frame to frame (PS3.5 8.1.1): there is none to ask for alone
         count = frames if self._most_frames is None else self._most_frames
         return self.store.compare(instance, sample_frame_numbers(frames, count))
 
@@ -268,4 +272,5 @@ def _require_unchanged(series: Deliverable, instance: LocalInstance) -> None:
 def _failure_of(error: Exception, instance: LocalInstance) -> Failure:
     """Return what is told of an error; names of files may name persons, UIDs do not."""
     uid = instance.uids.sop_instance_uid
-    return Failure.of(error, {str(instance.path): uid, instance.path.name: uid})
+    failure = Failure.of(error, {str(instance.path): uid, instance.path.name: uid})
+    return Failure(failure.error_class, failure.message.removeprefix(f"{uid}: "))

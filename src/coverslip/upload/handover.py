@@ -156,16 +156,19 @@ def read_handover(folder: Path) -> list[HandoverRow]:
         If there are none, or they do not belong together.
     """
     try:
-        ingestion = list(csv.reader((folder / _INGESTION).open(encoding="utf-8", newline=""), delimiter="\t"))
-        indexd = list(csv.reader((folder / _INDEXD).open(encoding="utf-8", newline=""), delimiter="\t"))
+        ingestion, indexd = (
+            list(csv.reader(io.StringIO((folder / name).read_text(encoding="utf-8"), newline=""), delimiter="\t"))
+            for name in (_INGESTION, _INDEXD)
+        )
         by_url = {row[5]: row for row in indexd[1:]}
         if [ingestion[0], indexd[0]] != [_INGESTION_COLUMNS, _INDEXD_COLUMNS]:
             raise ValueError("other columns")
-        return [
-            HandoverRow(*row, int(by_url[row[5]][2]), by_url[row[5]][3], by_url[row[5]][4])  # type: ignore[arg-type]
-            for row in ingestion[1:]
-        ]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        rows = []
+        for collection, patient, study, series, instance, url, md5 in ingestion[1:]:
+            _guid, _md5, size, acl, authz, _url = by_url[url]
+            rows.append(HandoverRow(collection, patient, study, series, instance, url, md5, int(size), acl, authz))
+        return rows
+    except (OSError, ValueError, LookupError) as error:
         raise UsageError(f"{folder} holds no hand-over files of coverslip: {type(error).__name__}") from None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from coverslip.pipeline.ledger import State
 
 __all__ = ["DestinationOutcome", "Failure", "InstanceOutcome", "SeriesOutcome"]
 
-_WORST_FIRST = (State.FAILED, State.REJECTED, State.PENDING, State.UPLOADED, State.VERIFIED)
+_REFUSED = "refused"
+_WORST_FIRST = (_REFUSED, State.FAILED, State.REJECTED, State.PENDING, State.UPLOADED, State.VERIFIED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,10 @@ class DestinationOutcome:
     instances : tuple of InstanceOutcome
     missing, strangers : tuple of str
         Of the store's own listing of the series: SOP Instance UIDs that are not in it, and what is in it and not ours.
+    refused : bool
+        Whether the series must not be sent here; `failure` tells why.
     failure : Failure, optional
-        Of the series as a whole: it is refused here, or the store could not be asked.
+        Of the series as a whole: it is refused, or the store could not be asked.
     retired : int or None
         Instances of the replaced series that were removed in this run; None if none was to be replaced.
     """
@@ -90,12 +93,15 @@ class DestinationOutcome:
     instances: tuple[InstanceOutcome, ...]
     missing: tuple[str, ...] = ()
     strangers: tuple[str, ...] = ()
+    refused: bool = False
     failure: Failure | None = None
     retired: int | None = None
 
     @property
-    def state(self) -> State:
-        """The worst of its instances; failed if the series is not what it should be."""
+    def state(self) -> State | str:
+        """``refused``, failed if the series is not what it should be, else the worst of its instances."""
+        if self.refused:
+            return _REFUSED
         if self.failure is not None or self.missing or self.strangers:
             return State.FAILED
         return _worst(instance.state for instance in self.instances)
@@ -135,7 +141,7 @@ class SeriesOutcome:
     @property
     def state(self) -> State | str:
         """``refused`` if nothing was sent, else the worst of its destinations."""
-        return "refused" if self.failure is not None else _worst(each.state for each in self.destinations)
+        return _REFUSED if self.failure is not None else _worst(each.state for each in self.destinations)
 
     @property
     def bytes_sent(self) -> int:
@@ -187,6 +193,6 @@ def _failure_as_json(failure: Failure | None) -> dict[str, str] | None:
     return None if failure is None else {"class": failure.error_class, "message": failure.message}
 
 
-def _worst(states: Sequence[State] | Any) -> State:
+def _worst(states: Iterable[State | str]) -> State | str:
     found = set(states)
     return next((state for state in _WORST_FIRST if state in found), State.FAILED)
