@@ -61,7 +61,7 @@ def convert(slide: Path, output: Path, **changes: Any) -> Path:
 @pytest.fixture(scope="session")
 def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("upload") / "slide.svs"
-    write_aperio_svs(path, rows=500, columns=600, native_downsamples=())
+    write_aperio_svs(path, rows=1000, columns=1100, native_downsamples=())
     return path
 
 
