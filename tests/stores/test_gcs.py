@@ -177,8 +177,7 @@ def test_after_a_reset_only_what_did_not_arrive_is_sent_again(gcs: StrictGcs, bi
     with SpoilingProxy(gcs.port, reset_after=[1_000_000] * 3) as proxy, pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
         gcs.public_url = proxy.url
-        options = StoreOptions(retry=QUICK, chunk_bytes=1 << 20, connections=1)
-        with open_store("gs://bucket/a/b", options) as store:
+        with open_store("gs://bucket/a/b", OPTIONS) as store:
             store.put(big)
         assert proxy.resets == 1
         assert big.size_bytes < proxy.passed["up"] < big.size_bytes + (256 << 10) + 20_000
