@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tests.faults.command_line import COMMAND, ENVIRONMENT, ROOT
 from tests.stores.fakes.gcs import StrictGcs
 from tests.stores.fakes.http_server import Dropped, Request
 from tests.stores.fakes.proxy import SpoilingProxy
-from tests.upload.conftest import Delivery, stored_names
+from tests.upload.conftest import UNPROVEN, Delivery, stored_names
 
 from coverslip.pipeline.ledger import Ledger, State
 from coverslip.stores.base import Store
@@ -27,6 +28,7 @@ from coverslip.stores.local import LocalStore
 from coverslip.stores.options import Naming, RetryPolicy, StoreOptions, TokenFromEnvironment
 from coverslip.stores.registry import open_store
 from coverslip.upload.deliverables import describe_series, find_series
+from coverslip.upload.retract import RetractRequest, retract_series
 
 
 def names(folder: Path) -> set[str]:
@@ -70,6 +72,55 @@ def test_an_upload_that_was_killed_is_finished_by_the_next(
     with Ledger(delivery.ledger_file) as ledger:
         states = {record.state for record in ledger.iter_records()}
     assert states == {State.UPLOADED, State.VERIFIED}
+
+
+@pytest.fixture(scope="session")
+def steps_of_a_replacement(converted: Path, corrected: Path, tmp_path_factory: pytest.TempPathFactory) -> int:
+    folder = tmp_path_factory.mktemp("steps")
+    Delivery(folder / "ledger.sqlite", [LocalStore(folder / "archive")]).run(converted)
+    done = run_killed(0, *_upload(corrected, folder), "--replace", converted.name)
+    assert done.returncode == 0, done.stderr
+    return int(done.stderr.split()[-1])
+
+
+@pytest.mark.parametrize("steps_before_the_end", [1, 4, 8])
+def test_a_replacement_that_was_killed_keeps_a_whole_series_and_is_finished_by_the_next(
+    steps_before_the_end: int,
+    steps_of_a_replacement: int,
+    delivery: Delivery,
+    archive: LocalStore,
+    converted: Path,
+    corrected: Path,
+    tmp_path: Path,
+) -> None:
+    delivery.run(converted)
+    at = steps_of_a_replacement - steps_before_the_end
+    done = run_killed(at, *_upload(corrected, tmp_path), "--replace", converted.name)
+    assert done.returncode == -signal.SIGKILL
+    assert any(names(folder) <= stored_names(archive) for folder in (converted, corrected))
+    (outcome,) = delivery.run(corrected, options=replace(UNPROVEN, replaces=converted.name))
+    assert outcome.state == State.VERIFIED
+    assert stored_names(archive) == names(corrected)
+    assert delivery.run(converted)[0].state == "refused"
+
+
+@pytest.mark.parametrize("at", [2, 5, 8])
+def test_a_retraction_that_was_killed_is_finished_by_the_next(
+    at: int, delivery: Delivery, archive: LocalStore, converted: Path, tmp_path: Path
+) -> None:
+    delivery.run(converted)
+    where = ["--from", tmp_path / "archive", "--ledger", tmp_path / "ledger.sqlite", "--reason", "label visible"]
+    arguments = ["retract", converted.name, *where, "--yes"]
+    assert run_killed(at, *arguments).returncode == -signal.SIGKILL
+    assert delivery.run(converted)[0].state == "refused"
+    with Ledger(delivery.ledger_file) as ledger:
+        retract_series(RetractRequest(converted.name, "another"), delivery.destinations(ledger), ledger)
+    assert stored_names(archive) == {f"retracted/{converted.name}.json"}
+    with Ledger(delivery.ledger_file) as ledger:
+        tombstone = ledger.tombstone(converted.name)
+        assert tombstone is not None
+        assert (tombstone.complete, tombstone.reason) == (True, "label visible")
+        assert list(ledger.iter_records()) == []
 
 
 def sizes(folder: Path) -> list[int]:
@@ -200,7 +251,7 @@ def test_connections_that_are_reset_fail_the_run_and_the_next_ends_verified(
 def test_bytes_that_are_changed_on_their_way_never_count_as_uploaded(
     gcs: StrictGcs, delivery: Delivery, converted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with SpoilingProxy(gcs.port, corrupt_upload_at=[100_000, 200_000]) as proxy:
+    with SpoilingProxy(gcs.port, corrupt_upload_at=range(60_000, 20_000_000, 60_000)) as proxy:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
         gcs.public_url = proxy.url
         with bucket() as store:
@@ -220,13 +271,13 @@ def test_a_token_that_expires_amid_the_run_fails_the_rest_and_a_new_one_ends_ver
     monkeypatch.setenv("TOKEN", "one")
 
     def expire(_request: Request) -> None:
-        if gcs.count("PUT") == 1:
+        if gcs.count("POST") == 2:
             gcs.tokens = {"Bearer two"}
 
     gcs.before = expire
     with bucket(credentials=TokenFromEnvironment("TOKEN")) as store:
         delivery.stores = [store]
-        (outcome,) = delivery.run(converted)
+        (outcome,) = delivery.run(converted, options=replace(UNPROVEN, workers=1))
     assert outcome.state == State.FAILED
     data = json.dumps(outcome.as_json())
     assert outcome.destinations[0].counts()["verified"] == 1
