@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
+from math import fsum
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from coverslip.converter.sources import open_slide
 from coverslip.errors import CorruptSourceError, SourceError
 from coverslip.tiler.codecs import make_decoder
 from coverslip.tiler.downsample import halve
 from coverslip.tiler.grid import TileAddress
+from coverslip.validators.frames import sample_indices
 from coverslip.validators.image_difference import ORIENTATIONS, delta_e, psnr, ssim
 from coverslip.validators.report import Severity
 from coverslip.validators.rules import finding
@@ -24,11 +28,15 @@ if TYPE_CHECKING:
 
     from coverslip.converter.sources.base import SlideSource, SourceLevel, SourcePyramid
     from coverslip.tiler.codecs.base import Pixels
+    from coverslip.validators.decoded_frames import DecodedFrames
+    from coverslip.validators.instance import InstanceView
     from coverslip.validators.report import Finding
-    from coverslip.validators.series import InstanceView, SeriesView
+    from coverslip.validators.series import SeriesView
     from coverslip.validators.validate import ValidationOptions
 
 __all__ = ["check"]
+
+type _Comparer = Callable[[InstanceView, SourcePyramid, _Match], _Comparison]
 
 _SAMPLE = 8
 """Frames of a level whose pixels are compared unless every frame is."""
@@ -72,20 +80,32 @@ class _Match(NamedTuple):
         return f"{stored} reduced by {2**self.halvings}" if self.halvings else stored
 
 
-@dataclass(slots=True)
 class _Scores:
-    """How near the compared frames of an instance come to the slide."""
+    """How near the compared frames of an instance come to the slide: the least, and the mean colour difference."""
 
-    psnr_db: list[float] = field(default_factory=list)
-    ssim: list[float] = field(default_factory=list)
-    delta_e: list[float] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.frames = 0
+        self._psnr_db = self._ssim = float("inf")
+        self._delta_e: list[float] = []
+        self._lock = Lock()
+
+    def add(self, psnr_db: float, similarity: float, difference: float | None) -> None:
+        """Count a frame."""
+        with self._lock:
+            self.frames += 1
+            self._psnr_db = min(self._psnr_db, psnr_db)
+            self._ssim = min(self._ssim, similarity)
+            if difference is not None:
+                self._delta_e.append(difference)
 
     def words(self) -> str:
         """Say it."""
-        if min(self.psnr_db) == float("inf"):
+        if self._psnr_db == float("inf"):
             return "equal"
-        text = f"PSNR at least {min(self.psnr_db):.1f} dB, SSIM at least {min(self.ssim):.3f}"
-        return f"{text}, mean colour difference {np.mean(self.delta_e):.1f}" if self.delta_e else text
+        text = f"PSNR at least {self._psnr_db:.1f} dB, SSIM at least {self._ssim:.3f}"
+        # Summed exactly: threads come in any order, and what is told is always the same.
+        mean = fsum(self._delta_e) / max(1, len(self._delta_e))
+        return f"{text}, mean colour difference {mean:.1f}" if self._delta_e else text
 
 
 def check(series: SeriesView, options: ValidationOptions) -> Iterator[Finding]:
@@ -95,18 +115,26 @@ def check(series: SeriesView, options: ValidationOptions) -> Iterator[Finding]:
     sample of frames, or of every frame of a thorough validation. Of a reduced level the smaller part of each frame is
     compared the more it is reduced, so that no level costs more than one reading of the slide, and memory is bounded.
     """
-    if options.source is None or not series.levels:
+    if options.slide is None or not series.levels:
         return
     try:
-        with open_slide(options.source) as source:
-            yield from _compare_series(series, source, thorough=options.thorough)
+        with ThreadPoolExecutor(options.workers) as executor:
+            yield from _compare_series(series, options.slide, executor, thorough=options.thorough)
     except SourceError as error:
         yield finding("fidelity.source-unreadable", f"{type(error).__name__}: {error}")
 
 
-def _compare_series(series: SeriesView, source: SlideSource, *, thorough: bool) -> Iterator[Finding]:
+def _compare_series(
+    series: SeriesView, source: SlideSource, executor: Executor, *, thorough: bool
+) -> Iterator[Finding]:
     base = series.levels[0][0]
-    pyramid = _find_pyramid(source, base)
+
+    def compare(
+        instance: InstanceView, pyramid: SourcePyramid, match: _Match, *, every: bool = thorough
+    ) -> _Comparison:
+        return _Comparison(instance, pyramid, match, series.decoded, executor, thorough=every)
+
+    pyramid = _find_pyramid(source, base, partial(compare, every=False))
     if pyramid is None:
         yield _wrong_size(source, base)
         return
@@ -129,21 +157,21 @@ def _compare_series(series: SeriesView, source: SlideSource, *, thorough: bool) 
                 message = f"frames of {instance.transfer_syntax_uid} are not decoded: not compared"
                 yield finding("fidelity.not-compared", message, instance.place())
             else:
-                findings = list(_Comparison(instance, pyramid, match, thorough=thorough).findings())
+                findings = list(compare(instance, pyramid, match).findings())
                 yield from findings
                 sound &= instance is not base or all(each.severity is not Severity.ERROR for each in findings)
     if sound:  # a base that shows something else has other colours too
-        yield from _compare_colour(base, pyramid, source.path)
+        yield from _compare_colour(base, pyramid, source.path, partial(compare, every=False))
 
 
-def _find_pyramid(source: SlideSource, base: InstanceView) -> SourcePyramid | None:
+def _find_pyramid(source: SlideSource, base: InstanceView, compare: _Comparer) -> SourcePyramid | None:
     """Return the region of the slide that has the size of the base, and of several the one most like it."""
     fitting = [pyramid for pyramid in source.pyramids if _size(pyramid.levels[0]) == base.matrix_size]
     if len(fitting) < 2 or not base.decodable:
         return fitting[0] if fitting else None
 
     def likeness(pyramid: SourcePyramid) -> float:
-        comparison = _Comparison(base, pyramid, _Match(pyramid.levels[0], 0), thorough=False)
+        comparison = compare(base, pyramid, _Match(pyramid.levels[0], 0))
         return float(np.median([comparison.score(index)[0] for index in comparison.sample()]))
 
     return max(fitting, key=likeness)
@@ -176,19 +204,30 @@ def _match(pyramid: SourcePyramid, size: tuple[int, int]) -> _Match | None:
 class _Comparison:
     """One instance of a level against the slide."""
 
-    def __init__(self, instance: InstanceView, pyramid: SourcePyramid, match: _Match, *, thorough: bool) -> None:
+    def __init__(
+        self,
+        instance: InstanceView,
+        pyramid: SourcePyramid,
+        match: _Match,
+        decoded: DecodedFrames,
+        executor: Executor,
+        *,
+        thorough: bool,
+    ) -> None:
         self._instance = instance
         self._match = match
+        self._decoded = decoded
+        self._executor = executor
         self._thorough = thorough
         self._cells = _cells(instance, pyramid)
         self._scores = _Scores()
 
     def sample(self) -> Sequence[int]:
-        """Return the frames whose pixels are compared: all, or some spread evenly."""
-        count = len(self._cells)
-        if self._thorough or count <= _SAMPLE:
-            return range(count)
-        return [(2 * index + 1) * count // (2 * _SAMPLE) for index in range(_SAMPLE)]
+        """Return the frames whose pixels are compared: all, or some of those that are decoded anyway."""
+        chosen = sample_indices(self._instance, self._thorough)
+        if self._thorough or len(chosen) <= _SAMPLE:
+            return chosen
+        return [chosen[(2 * index + 1) * len(chosen) // (2 * _SAMPLE)] for index in range(_SAMPLE)]
 
     def findings(self) -> Iterator[Finding]:
         """Yield what is wrong with the frames, and what has been compared."""
@@ -250,27 +289,33 @@ class _Comparison:
         level, instance = self._match.level, self._instance
         missing: list[int] = []
         different: dict[int, str] = {}
-        indices_of_digests: dict[bytes, int] = {}
-        digests_of_different: dict[int, bytes] = {}
+        digests: dict[int, bytes] = {}
         for index, cell in enumerate(self._cells):
             theirs = level.read_frame(self._address(cell))
             if theirs is None:
                 missing.append(index)
                 continue
-            theirs += bytes(len(theirs) % 2)
-            indices_of_digests[_digest(theirs)] = index
             try:
                 ours = instance.read_frame(index)
             except CorruptSourceError as error:
                 different[index] = f"cannot be read: {error.reason}"
                 continue
-            if ours != theirs:
-                digests_of_different[index] = _digest(ours)
-        for index, digest in digests_of_different.items():
-            other = indices_of_digests.get(digest)
+            if ours != theirs and ours != theirs + b"\0":
+                digests[index] = _digest(ours)
+        for index, other in self._find_tiles(digests).items():
             holds = "is not the slide's tile" if other is None else f"holds the slide's tile of frame {other + 1}"
             different[index] = f"{holds}, expected a copy bit for bit"
         return missing, dict(sorted(different.items()))
+
+    def _find_tiles(self, digests: Mapping[int, bytes]) -> dict[int, int | None]:
+        """Return for frames, by the digests of what they hold, the frame that should hold it; None if none should."""
+        wanted = set(digests.values())
+        found: dict[bytes, int] = {}
+        for index, cell in enumerate(self._cells if digests else ()):
+            theirs = self._match.level.read_frame(self._address(cell))
+            if theirs is not None and (digest := _digest(theirs + bytes(len(theirs) % 2))) in wanted:
+                found[digest] = index
+        return {index: found.get(digest) for index, digest in digests.items()}
 
     def _check_missing(self, missing: Sequence[int]) -> Iterator[Finding]:
         """Check that there is background where the slide has no tile, and say where that is."""
@@ -293,38 +338,40 @@ class _Comparison:
 
     def _compare_pixels(self) -> Iterator[Finding]:
         bad: list[Finding] = []
-        exact = self._lossless and not self._match.halvings
-        lowest = _LOSSLESS_PSNR_DB if self._match.level.lossy_method else float("inf")
-        for index in self.sample():
-            try:
-                ours, cell = self._patch(index)
-            except CorruptSourceError:
-                continue  # told by the checks of frames
-            theirs = self._reference(cell, *ours.shape[:2])
-            if ours.shape != theirs.shape:
-                message = f"has {ours.shape[2]} samples per pixel, the slide {theirs.shape[2]}"
-                bad.append(finding("fidelity.pixels-differ", message, self._instance.place(index)))
-                continue
-            ratio, similarity = psnr(ours, theirs), ssim(ours, theirs)
-            self._scores.psnr_db.append(ratio)
-            self._scores.ssim.append(similarity)
-            if ours.shape[2] == 3:
-                self._scores.delta_e.append(delta_e(ours[_THINNED, _THINNED], theirs[_THINNED, _THINNED]))
-            message = f"PSNR {ratio:.1f} dB, SSIM {similarity:.3f} against {self._match.words}"
-            place = self._instance.place(index)
-            if exact and ratio < lowest:
-                bad.append(finding("fidelity.lossless-differs", message, place))
-            elif ratio < _LOWEST_PSNR_DB and (similarity < _LOWEST_SSIM or ratio < _LOWEST_PSNR_DB - 5):
-                bad.append(finding("fidelity.pixels-differ", message, place))
-        turned = self._turned() if 2 * len(bad) > len(self._scores.psnr_db) else None
+        for found in self._executor.map(self._compare_frame, self.sample()):
+            bad += found
+        turned = self._turned() if 2 * len(bad) > self._scores.frames else None
         if turned:
             yield finding("fidelity.orientation", turned, self._instance.place())
         else:
             yield from self._tell(bad)
-        if self._scores.psnr_db and not bad:
-            count = f"{len(self._scores.psnr_db)} of {len(self._cells)} frames"
+        if self._scores.frames and not bad:
+            count = f"{self._scores.frames} of {len(self._cells)} frames"
             message = f"pixels of {count} compared with {self._match.words}: {self._scores.words()}"
             yield finding("fidelity.compared", message, self._instance.place())
+
+    def _compare_frame(self, index: int) -> list[Finding]:
+        """Compare the pixels of one frame, add to the scores, and return what is wrong."""
+        exact = self._lossless and not self._match.halvings
+        lowest = _LOSSLESS_PSNR_DB if self._match.level.lossy_method else float("inf")
+        place = self._instance.place(index)
+        try:
+            ours, cell = self._patch(index)
+        except CorruptSourceError:
+            return []  # told by the checks of frames
+        theirs = self._reference(cell, *ours.shape[:2])
+        if ours.shape != theirs.shape:
+            message = f"has {ours.shape[2]} samples per pixel, the slide {theirs.shape[2]}"
+            return [finding("fidelity.pixels-differ", message, place)]
+        ratio, similarity = psnr(ours, theirs), ssim(ours, theirs)
+        difference = delta_e(ours[_THINNED, _THINNED], theirs[_THINNED, _THINNED]) if ours.shape[2] == 3 else None
+        self._scores.add(ratio, similarity, difference)
+        message = f"PSNR {ratio:.1f} dB, SSIM {similarity:.3f} against {self._match.words}"
+        if exact and ratio < lowest:
+            return [finding("fidelity.lossless-differs", message, place)]
+        if ratio < _LOWEST_PSNR_DB and (similarity < _LOWEST_SSIM or ratio < _LOWEST_PSNR_DB - 5):
+            return [finding("fidelity.pixels-differ", message, place)]
+        return []
 
     def _tell(self, findings: Sequence[Finding]) -> Iterator[Finding]:
         """Yield the first findings, and one that says how many more there are."""
@@ -362,7 +409,7 @@ class _Comparison:
     def _patch(self, frame_index: int) -> tuple[Pixels, _Cell]:
         """Return the part of a frame that is compared, and where it lies."""
         cell = self._cells[frame_index]
-        pixels = self._instance.decode(frame_index)
+        pixels = self._decoded.get(self._instance, frame_index)
         height, width = self._instance.matrix_size
         reduction = max(0, self._match.halvings - 1)
         spans = []
@@ -411,7 +458,7 @@ def _cells(instance: InstanceView, pyramid: SourcePyramid) -> list[_Cell]:
     ]
 
 
-def _compare_colour(base: InstanceView, pyramid: SourcePyramid, path: Path) -> Iterator[Finding]:
+def _compare_colour(base: InstanceView, pyramid: SourcePyramid, path: Path, compare: _Comparer) -> Iterator[Finding]:
     """Compare the base with OpenSlide's reading of the slide, where it can read it."""
     level = pyramid.levels[0]
     if not base.decodable or level.samples_per_pixel != 3 or level.dtype != np.uint8:
@@ -426,7 +473,7 @@ def _compare_colour(base: InstanceView, pyramid: SourcePyramid, path: Path) -> I
         seen = next((one for one in other.pyramids if _size(one.levels[0]) == base.matrix_size), None)
         if seen is None:
             return
-        comparison = _Comparison(base, seen, _Match(seen.levels[0], 0), thorough=False)
+        comparison = compare(base, seen, _Match(seen.levels[0], 0))
         with suppress(CorruptSourceError):
             differences = [comparison.colour_difference(index) for index in comparison.sample()]
             mean = float(np.mean(differences))
