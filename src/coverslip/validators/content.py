@@ -5,21 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import batched, chain
+from contextlib import suppress
+from functools import partial
+from itertools import pairwise
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from coverslip.errors import CorruptSourceError
+from coverslip.errors import CorruptSourceError, SourceError
+from coverslip.tiler.downsample import halve
+from coverslip.validators.fidelity import Fidelity
 from coverslip.validators.frames import misfits, sample_indices
+from coverslip.validators.image_difference import psnr
+from coverslip.validators.mosaic import Mosaic
 from coverslip.validators.report import Finding, first_of_each_rule
 from coverslip.validators.rules import finding
 
 if TYPE_CHECKING:
     from coverslip.tiler.codecs.base import Pixels
-    from coverslip.validators.decoded_frames import DecodedFrames
     from coverslip.validators.instance import InstanceView
     from coverslip.validators.series import SeriesView
     from coverslip.validators.validate import ValidationOptions
@@ -33,8 +38,8 @@ _BLUR = 4
 """Pixels of the smaller level that are averaged on each side: filters and half-pixel shifts no longer tell then."""
 
 _LEAST_PIXELS = 16
-_AT_ONCE = 16
-"""Frames that a thread takes at a time."""
+_PART = 2048
+"""Rows and columns of the base that a thread looks at together, with the same part of the other levels."""
 _BLANK = 250
 """Least sample of a reduced pixel that is background, where the slide is known to hold no tile for some frames."""
 
@@ -42,64 +47,66 @@ _BLANK = 250
 def check(series: SeriesView, options: ValidationOptions) -> Iterator[Finding]:
     """Decode a sample of the frames of each image, or all, and compare each with the next level.
 
-    Each frame is decoded once, and those of the next level once more, or once for each time that they have left the
-    cache: frames are taken in the order of what they are compared with.
+    With the slide, its pixels are compared too. All levels of a part of the slide are looked at together, so that
+    every frame is decoded once.
     """
-    next_level = {
-        id(image): smaller
-        for level, smaller in zip(series.levels, [*series.levels[1:], []], strict=True)
-        for image in level
-    }
+    fidelity = Fidelity(series, options.slide, thorough=options.thorough) if options.slide is not None else None
+    try:
+        if fidelity is not None:
+            yield from fidelity.begin()
+        yield from _look(series, options, fidelity)
+        if fidelity is not None:
+            yield from fidelity.finish()
+    except SourceError as error:
+        yield finding("fidelity.source-unreadable", f"{type(error).__name__}: {error}")
+        yield from _look(series, options, None)
+
+
+def _look(series: SeriesView, options: ValidationOptions, fidelity: Fidelity | None) -> Iterator[Finding]:
+    images: list[_Image] = []
+    levels = series.levels
+    next_level = {id(image): smaller for level, smaller in pairwise(levels) for image in level}
+    base_rows = levels[0][0].matrix_size[0] if levels else 0
+    for image in series.slide_images:
+        if image.pixel_element is None:
+            continue  # told by the rules of frames
+        if image.decodable:
+            images.append(_Image(series, image, next_level.get(id(image), []), base_rows))
+        elif image.transfer_syntax_uid:
+            yield finding("frames.not-decoded", "no decoder for the transfer syntax", image.place())
+    parts: dict[tuple[int, int], list[tuple[_Image, int]]] = {}
+    for each in images:
+        for index in each.frames(thorough=options.thorough):
+            parts.setdefault(each.part(index), []).append((each, index))
+    found: dict[int, list[tuple[int, Finding]]] = {id(each): [] for each in images}
     with ThreadPoolExecutor(options.workers) as executor:
-        for image in series.slide_images:
-            if image.pixel_element is None:
-                continue  # told by the rules of frames
-            if not image.decodable:
-                if image.transfer_syntax_uid:
-                    yield finding("frames.not-decoded", "no decoder for the transfer syntax", image.place())
-                continue
-            looked_at = _Image(series, image, next_level.get(id(image), []))
-            parts = batched(looked_at.frames(thorough=options.thorough), _AT_ONCE)
-            yield from first_of_each_rule(chain.from_iterable(executor.map(looked_at.check, parts)))
+        for looked_at in executor.map(partial(_look_at, fidelity), (parts[key] for key in sorted(parts))):
+            for each, index, told in looked_at:
+                found[id(each)].append((index, told))
+    for each in images:
+        in_order = sorted(found[id(each)], key=itemgetter(0))
+        yield from first_of_each_rule(told for _index, told in in_order)
 
 
-@dataclass(frozen=True, slots=True)
-class _Mosaic:
-    """The frames of one plane of an instance by their places."""
-
-    instance: InstanceView
-    frames: dict[tuple[int, int], int]
-    decoded: DecodedFrames
-
-    def region(self, top: int, left: int, bottom: int, right: int) -> Pixels | None:
-        """Return pixels of the matrix, None if a frame is missing."""
-        tile_rows, tile_columns = self.instance.tile_size
-        pixels: Pixels | None = None
-        for row in range(top // tile_rows * tile_rows, bottom, tile_rows):
-            for column in range(left // tile_columns * tile_columns, right, tile_columns):
-                index = self.frames.get((row, column))
-                if index is None:
-                    return None
-                tile = self.decoded.get(self.instance, index)
-                first, last = max(top, row), min(bottom, row + tile_rows)
-                start, stop = max(left, column), min(right, column + tile_columns)
-                part = tile[first - row : last - row, start - column : stop - column]
-                if part.shape[:2] == (bottom - top, right - left):
-                    return part
-                if pixels is None:
-                    pixels = np.zeros((bottom - top, right - left, tile.shape[2]), tile.dtype)
-                pixels[first - top : last - top, start - left : stop - left] = part
-        return pixels
+def _look_at(fidelity: Fidelity | None, frames: Sequence[tuple[_Image, int]]) -> list[tuple[_Image, int, Finding]]:
+    found = [(image, index, told) for image, index in frames for told in image.check(index)]
+    if fidelity is not None:
+        for image, index in frames:
+            fidelity.compare_frame(image.view, index)
+    return found
 
 
 class _Image:
     """An image, and what its frames are compared with."""
 
-    def __init__(self, series: SeriesView, image: InstanceView, smaller: Sequence[InstanceView]) -> None:
-        self._image = image
+    def __init__(
+        self, series: SeriesView, image: InstanceView, smaller: Sequence[InstanceView], base_rows: int
+    ) -> None:
+        self.view = image
+        self._reduction = base_rows / max(1, image.matrix_size[0])
         self._decoded = series.decoded
         self._tiles_are_missing = any(series.missing_tiles.values())
-        self._mosaics: dict[tuple[str, float], list[_Mosaic]] = {}
+        self._mosaics: dict[tuple[str, float], list[Mosaic]] = {}
         self._positions: list[tuple[int, int, str, float]] = []
         if not all((*image.tile_size, *image.matrix_size)):
             return
@@ -107,65 +114,45 @@ class _Image:
             self._positions = image.frame_positions
             for other in smaller:
                 if other.decodable and all((*other.tile_size, *other.matrix_size)):
-                    self._add(other)
+                    for plane, mosaic in Mosaic.of_planes(other, self._decoded).items():
+                        self._mosaics.setdefault(plane, []).append(mosaic)
         except (CorruptSourceError, ValueError):
             self._mosaics = {}  # told by the rules of frames
 
-    def _add(self, other: InstanceView) -> None:
-        planes: dict[tuple[str, float], dict[tuple[int, int], int]] = {}
-        for index, (row, column, path, depth) in enumerate(other.frame_positions):
-            planes.setdefault((path, depth), {})[row, column] = index
-        for plane, frames in planes.items():
-            self._mosaics.setdefault(plane, []).append(_Mosaic(other, frames, self._decoded))
-
     def frames(self, *, thorough: bool) -> list[int]:
         """Return the frames that are decoded, but for those that are known not to fit the header."""
-        known = misfits(self._image)
-        whole = self._image.whole_frames
-        indices = [index for index in sample_indices(self._image, thorough) if index in whole and index not in known]
-        mosaic = next(chain.from_iterable(self._mosaics.values()), None)
-        if mosaic is None or max(indices, default=0) >= len(self._positions):
-            return indices
-        rows, columns = (
-            tile * size / small
-            for tile, size, small in zip(
-                mosaic.instance.tile_size, self._image.matrix_size, mosaic.instance.matrix_size, strict=True
-            )
-        )
+        known, whole = misfits(self.view), self.view.whole_frames
+        return [index for index in sample_indices(self.view, thorough) if index in whole and index not in known]
 
-        def compared_with(index: int) -> tuple[float, str, int, int]:
+    def part(self, index: int) -> tuple[int, int]:
+        """Return the part of the slide that a frame begins in, counted in rows and columns of them."""
+        if index >= len(self._positions):
+            return 0, 0
+        row, column = self._positions[index][:2]
+        return int(row * self._reduction) // _PART, int(column * self._reduction) // _PART
+
+    def check(self, index: int) -> Iterator[Finding]:
+        """Decode a frame, and compare it with what the next level shows there."""
+        try:
+            pixels = self._decoded.get(self.view, index)
+        except CorruptSourceError as error:
+            yield finding("frames.corrupt", str(error), self.view.place(index))
+            return
+        if index < len(self._positions):
             row, column, path, depth = self._positions[index]
-            return depth, path, int(row / rows), int(column / columns)
+            for mosaic in self._mosaics.get((path, depth), ()):
+                with suppress(CorruptSourceError):  # told when that frame has its turn
+                    yield from self._compare(pixels, (row, column), mosaic, index)
 
-        return sorted(indices, key=compared_with)
-
-    def check(self, indices: Sequence[int]) -> list[Finding]:
-        """Decode frames, and compare each with what the next level shows there."""
-        found: list[Finding] = []
-        for index in indices:
-            try:
-                pixels = self._decoded.get(self._image, index)
-            except CorruptSourceError as error:
-                found.append(finding("frames.corrupt", str(error), self._image.place(index)))
-                continue
-            if index < len(self._positions):
-                row, column, path, depth = self._positions[index]
-                for mosaic in self._mosaics.get((path, depth), ()):
-                    try:
-                        found += self._compare(pixels, (row, column), mosaic, index)
-                    except CorruptSourceError:
-                        continue  # told when that frame has its turn
-        return found
-
-    def _compare(self, pixels: Pixels, place: tuple[int, int], mosaic: _Mosaic, index: int) -> Iterator[Finding]:
+    def _compare(self, pixels: Pixels, place: tuple[int, int], mosaic: Mosaic, index: int) -> Iterator[Finding]:
         """Compare a frame, reduced, with the region of the smaller level that lies within it."""
-        image, small = self._image, mosaic.instance
+        image, small = self.view, mosaic.instance
         spans = []
         for at, tile, size, reduced in zip(place, image.tile_size, image.matrix_size, small.matrix_size, strict=True):
-            ratio = size / reduced
-            first, last = math.ceil(at / ratio), math.floor(min(at + tile, size) / ratio)
+            scale = size / reduced
+            first, last = math.ceil(at / scale), math.floor(min(at + tile, size) / scale)
             last -= (last - first) % _BLUR
-            spans.append((first, last, round(first * ratio) - at, min(round(last * ratio), size) - at))
+            spans.append((first, last, round(first * scale) - at, min(round(last * scale), size) - at))
         (top, bottom, upper, lower), (left, right, start, stop) = spans
         if bottom - top < _LEAST_PIXELS or right - left < _LEAST_PIXELS:
             return
@@ -174,10 +161,10 @@ class _Image:
             return
         reduced_size = ((right - left) // _BLUR, (bottom - top) // _BLUR)
         ours, theirs = (_reduce(each, reduced_size) for each in (pixels[upper:lower, start:stop], region))
-        psnr = _psnr(ours, theirs)
-        if psnr >= LEAST_PSNR_DB:
+        ratio = _psnr(ours, theirs)
+        if ratio >= LEAST_PSNR_DB:
             return
-        message = f"PSNR {psnr:.1f} dB against what {small.name} shows there, at least {LEAST_PSNR_DB:.0f} expected"
+        message = f"PSNR {ratio:.1f} dB against what {small.name} shows there, at least {LEAST_PSNR_DB:.0f} expected"
         found = finding("pyramid.content", message, image.place(index))
         if self._tiles_are_missing and ours.dtype == np.uint8:
             shown = ~(np.atleast_3d(ours) >= _BLANK).all(axis=2)
@@ -188,6 +175,10 @@ class _Image:
 
 
 def _reduce(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """Return the means of areas; by halves where that comes to the same, which is twice as fast."""
+    columns, rows = size
+    while pixels.dtype == np.uint8 and pixels.shape[0] % (2 * rows) == 0 == pixels.shape[1] % (2 * columns):
+        pixels = halve(pixels)
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
@@ -195,6 +186,8 @@ def _psnr(first: Pixels, second: Pixels) -> float:
     """Return the PSNR against the full range of 8 bits, or the brightest value found of deeper pixels."""
     if first.shape != second.shape:
         return 0.0
+    if first.dtype == np.uint8 == second.dtype:
+        return psnr(first, second)
     error = float(np.mean((first.astype(np.float32) - second) ** 2))
     peak = max(255.0, float(first.max()), float(second.max()))
     return math.inf if error == 0 else 10 * math.log10(peak * peak / error)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -42,8 +43,8 @@ class SeriesView:
         Of files of the series whose header cannot be read to its end.
     tally : Tally
     decoded : DecodedFrames
-    missing_tiles : mapping
-        For how many frames of each file the slide held no tile, as far as its conversion tells.
+    missing_tiles : dict
+        For how many frames of each file the slide held no tile, as far as its conversion or the slide tells.
     """
 
     series_instance_uid: str
@@ -52,7 +53,7 @@ class SeriesView:
     unreadable: list[Finding] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     decoded: DecodedFrames = field(default_factory=DecodedFrames)
-    missing_tiles: Mapping[str, int] = field(default_factory=dict)
+    missing_tiles: dict[str, int] = field(default_factory=dict)
 
     @property
     def is_wsi(self) -> bool:
@@ -108,7 +109,17 @@ class FoundSeries:
             instance = _read(lambda file=file: InstanceView(file, view.tally), file, view.unreadable)  # type: ignore[misc]
             if instance is not None:
                 view.instances.append(instance)
+        view.missing_tiles.update(_stated_missing_tiles(self.files[0].local_path))
         return view
+
+
+def _stated_missing_tiles(path: Path | None) -> dict[str, int]:
+    """Return for how many frames of each file `conversion.json`, where there is one beside it, says that tiles lack."""
+    try:
+        stated = json.loads((path.parent / "conversion.json").read_bytes())["instances"] if path is not None else ()
+        return {each["file_name"]: count for each in stated if (count := int(each.get("missing_tiles", 0)))}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def open_series(paths: Sequence[Path]) -> tuple[list[SeriesView], list[Finding]]:

@@ -73,8 +73,6 @@ class _Check:
         That ask for it.
     any_class : bool
         Whether it also looks at instances that are no slide images, such as annotations.
-    needs_slide : bool
-        Whether it compares with the slide that the series was made from.
     beside : bool
         Whether it mostly waits for another program, so that the other checks are made meanwhile.
     """
@@ -82,7 +80,6 @@ class _Check:
     module: str
     profiles: Sequence[str] = PROFILES
     any_class: bool = False
-    needs_slide: bool = False
     beside: bool = False
 
 
@@ -102,7 +99,6 @@ _CHECKS = (
     _Check("readers"),
     _Check("stores", any_class=True),
     _Check("privacy", any_class=True),
-    _Check("fidelity", needs_slide=True),
     _VIEWER,
 )
 """In the order in which they are told: what is wrong with the file itself comes before what follows from it."""
@@ -205,13 +201,7 @@ def _gravest_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 def _make_all(series: SeriesView, options: ValidationOptions) -> list[Finding]:
     """Make the checks that are asked for; those that wait for another program begin first, in a thread of their own."""
-    wanted = [
-        check
-        for check in _CHECKS
-        if options.profile in check.profiles
-        and (check.any_class or series.is_wsi)
-        and (options.slide is not None or not check.needs_slide)
-    ]
+    wanted = [check for check in _CHECKS if options.profile in check.profiles and (check.any_class or series.is_wsi)]
     with ThreadPoolExecutor(1) as executor:
         beside = {check.module: executor.submit(_make, check, series, options) for check in wanted if check.beside}
         return [
