@@ -12,6 +12,8 @@
     ├── EncodingError                   4  a frame could not be encoded
     ├── ValidationFailedError           5  the output is not what was promised
     ├── StoreError                      6  output or store cannot be written or read
+    │   ├── RejectedError                  the store refuses the instance: trying again does not help
+    │   └── ConflictError                  something else is stored under the same UIDs or name
     └── CatalogError                    7  the catalog cannot be written or read
 
 Messages are one line, name the slide, say what was found and what is wanted, and hold no text
@@ -22,11 +24,13 @@ from __future__ import annotations
 
 __all__ = [
     "CatalogError",
+    "ConflictError",
     "CorruptSourceError",
     "CoverslipError",
     "EncodingError",
     "MissingDependencyError",
     "MissingMetadataError",
+    "RejectedError",
     "SourceError",
     "StoreError",
     "UnsupportedSourceError",
@@ -122,6 +126,14 @@ class StoreError(CoverslipError):
     def __init__(self, message: str, *, retryable: bool = False) -> None:
         self.retryable = retryable
         super().__init__(message)
+
+
+class RejectedError(StoreError):
+    """The store refuses an instance; trying again does not help."""
+
+
+class ConflictError(StoreError):
+    """Something else is stored under the same UIDs or name."""
 
 
 class CatalogError(CoverslipError):
