@@ -15,9 +15,10 @@ import numpy as np
 
 from coverslip import __version__
 from coverslip.errors import CorruptSourceError, StoreError
+from coverslip.validators.instance import InstanceView
 from coverslip.validators.report import Finding, Severity, ValidationReport, count_rules
 from coverslip.validators.rules import RULES
-from coverslip.validators.series import InstanceView, SeriesView, open_series
+from coverslip.validators.series import SeriesView, open_series
 
 if TYPE_CHECKING:
     from pydicom import Dataset

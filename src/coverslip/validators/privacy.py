@@ -5,32 +5,38 @@ No message repeats what was found: it says where a text stands, where it comes f
 
 from __future__ import annotations
 
-import os
 import re
-import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
-from coverslip.errors import StoreError
+from coverslip.errors import CorruptSourceError, StoreError
+from coverslip.validators.instance import InstanceView
 from coverslip.validators.report import Finding, Severity
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+    from coverslip.converter.sources.base import SlideSource
     from coverslip.validators.series import SeriesView
     from coverslip.validators.validate import ValidationOptions
 
-__all__ = ["Secret", "check", "check_privacy", "is_identifying_column", "secrets_of_fields", "secrets_of_slide"]
+__all__ = [
+    "Secret",
+    "check",
+    "check_privacy",
+    "is_identifying_column",
+    "secrets_of_fields",
+    "secrets_of_slide",
+    "secrets_of_source",
+]
 
 _REFERENCE = "PS3.15 E.1"
 _SHORTEST = 4
-_HEADER_BYTES = 4096
-_LONGEST_HEADER_BYTES = 1 << 20
 _MOST_COMMENTS = 1000
 """Different comments of one file that are looked at; what goes on like that has been told by then."""
 
@@ -92,7 +98,7 @@ def secrets_of_fields(fields: Mapping[str, str], kind: str, allowed: Collection[
 
 
 def secrets_of_slide(path: Path, allowed: Collection[str] = ()) -> list[Secret]:
-    """Return the texts to search for of a slide's own file: its identifying fields, and its name.
+    """Return the texts to search for of a slide's own file, as `secrets_of_source` does.
 
     Raises
     ------
@@ -102,19 +108,26 @@ def secrets_of_slide(path: Path, allowed: Collection[str] = ()) -> list[Secret]:
     from coverslip.converter.sources import open_slide
 
     with open_slide(path) as slide:
-        stated = slide.metadata
-        names = (stated.manufacturer, stated.manufacturer_model_name, *stated.software_versions)
-        names += (slide.format_name, slide.format_title, "JPEG 2000 PNG BMP TIFF")
-        known = {name for name in names if name} | set(allowed)
-        fields = {**stated.identifying, "serial number": stated.device_serial_number or ""}
-        secrets = secrets_of_fields(fields, "source field", known)
-        return secrets + secrets_of_fields({"file name": path.stem}, "source", known)
+        return secrets_of_source(slide, allowed)
+
+
+def secrets_of_source(slide: SlideSource, allowed: Collection[str] = ()) -> list[Secret]:
+    """Return the texts to search for of a slide's own file: its identifying fields, and its name."""
+    stated = slide.metadata
+    names = (stated.manufacturer, stated.manufacturer_model_name, *stated.software_versions)
+    names += (slide.format_name, slide.format_title, "JPEG 2000 PNG BMP TIFF")
+    known = {name for name in names if name} | set(allowed)
+    fields = {**stated.identifying, "serial number": stated.device_serial_number or ""}
+    secrets = secrets_of_fields(fields, "source field", known)
+    return secrets + secrets_of_fields({"file name": slide.path.stem}, "source", known)
 
 
 def check(series: SeriesView, options: ValidationOptions) -> Iterator[Finding]:
     """Search the headers of a series, and those of its frames, for what identifies."""
-    secrets = secrets_of_slide(options.source) if options.source is not None else ()
-    yield from check_privacy([instance.path for instance in series.instances], secrets)
+    search = _Search(secrets_of_source(options.slide, options.allowed_texts) if options.slide is not None else ())
+    for instance in series.instances:
+        yield from search.in_text(instance.name, f"{instance.name}: file name")
+        yield from _check_instance(instance, search)
 
 
 def check_privacy(
@@ -151,7 +164,9 @@ def check_privacy(
             if file.suffix == ".json":
                 findings += search.in_text(file.read_text("utf-8", "replace"), file.name)
             else:
-                findings += _check_instance(file, search)
+                instance = InstanceView(file)
+                findings += _check_instance(instance, search)
+                instance.file.close()
             if every_byte:
                 findings += _check_bytes(file, search)
         except OSError as error:
@@ -218,32 +233,36 @@ def _plain(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold().replace("_", " ")))
 
 
-def _check_instance(path: Path, search: _Search) -> Iterator[Finding]:
-    with path.open("rb") as file:
-        ds = dcmread(file, stop_before_pixels=True)
-        pixels = file.tell()
-        preamble = ds.preamble or b""
-        if preamble.strip(b"\0"):
-            yield _warning("privacy.preamble", "the preamble is not empty", f"{path.name}: preamble")
-            yield from search.in_bytes(preamble, f"{path.name}: preamble")
-            yield from _check_dual_tiff(path, preamble, search)
-        yield from _check_dataset(ds.file_meta, f"{path.name}: file meta", search)
-        yield from _check_dataset(ds, path.name, search)
-        label = ds.get("ImageType", [""] * 3)[2:3] in (["LABEL"], ["OVERVIEW"]) and ds.get("BurnedInAnnotation") != "NO"
-        if label and ds.get("PatientIdentityRemoved") == "YES":
-            message = "shows the slide's label, and says that the patient's identity is removed"
-            yield Finding("privacy.claim", Severity.ERROR, message, path.name, "PS3.3 C.7.1.1")
-        syntax = ds.file_meta.TransferSyntaxUID
-        if syntax.is_encapsulated:
-            jpeg2000 = syntax.startswith(_TRANSFER_SYNTAXES_JPEG2000)
-            seen: set[bytes] = set()  # the same comment stands in every frame of most files
-            for number, comment in _frame_comments(file.fileno(), pixels, jpeg2000):
-                if comment in seen or len(seen) >= _MOST_COMMENTS:
-                    continue
-                seen.add(comment)
-                yield from search.in_bytes(comment, f"{path.name}: frame {number}")
-                if not _ENCODER_COMMENT.fullmatch(comment):
-                    yield _warning("privacy.pixel-metadata", "frames hold comments or application data", path.name)
+def _check_instance(instance: InstanceView, search: _Search) -> Iterator[Finding]:
+    ds, name = instance.header, instance.name
+    if instance.preamble.strip(b"\0"):
+        yield _warning("privacy.preamble", "the preamble is not empty", f"{name}: preamble")
+        yield from search.in_bytes(instance.preamble, f"{name}: preamble")
+        if instance.file.local_path is not None:
+            yield from _check_dual_tiff(instance.file.local_path, instance.preamble, search)
+    yield from _check_dataset(instance.file_meta, f"{name}: file meta", search)
+    yield from _check_dataset(ds, name, search)
+    label = instance.flavor in ("LABEL", "OVERVIEW") and ds.get("BurnedInAnnotation") != "NO"
+    if label and ds.get("PatientIdentityRemoved") == "YES":
+        message = "shows the slide's label, and says that the patient's identity is removed"
+        yield Finding("privacy.claim", Severity.ERROR, message, name, "PS3.3 C.7.1.1")
+    if instance.encapsulated and instance.pixel_element is not None:
+        with suppress(CorruptSourceError):  # told by the rules of frames
+            yield from _check_comments(instance, search)
+
+
+def _check_comments(instance: InstanceView, search: _Search) -> Iterator[Finding]:
+    """Search the comments and application segments in the headers of the frames."""
+    jpeg2000 = instance.transfer_syntax_uid.startswith(_TRANSFER_SYNTAXES_JPEG2000)
+    seen: set[bytes] = set()
+    for header, frames in instance.frame_headers():
+        for comment in _comments(header, jpeg2000) or ():
+            if comment in seen or len(seen) >= _MOST_COMMENTS:
+                continue
+            seen.add(comment)
+            yield from search.in_bytes(comment, instance.place(frames[0]))
+            if not _ENCODER_COMMENT.fullmatch(comment):
+                yield _warning("privacy.pixel-metadata", "frames hold comments or application data", instance.name)
 
 
 def _check_dual_tiff(path: Path, preamble: bytes, search: _Search) -> Iterator[Finding]:
@@ -302,29 +321,6 @@ def _check_patterns(keyword: str, vr: str, text: str, place: str) -> Iterator[Fi
         yield _warning("privacy.record-number", "holds what looks like the number of a person or case", place)
     if vr == "PN" and re.search(r"[^\W\d]{2,}\^[^\W\d]", text):
         yield _warning("privacy.person-name", "holds what looks like a person's name", place)
-
-
-def _frame_comments(descriptor: int, position: int, jpeg2000: bool) -> Iterator[tuple[int, bytes]]:
-    """Yield (number, comment) of every comment and application segment in the headers of the frames."""
-    element = os.pread(descriptor, 12, position)
-    if len(element) < 12 or element[:4] != b"\xe0\x7f\x10\x00":
-        return
-    position += 12
-    number = 0
-    while True:
-        header = os.pread(descriptor, 8, position)
-        if len(header) < 8 or header[:4] != b"\xfe\xff\x00\xe0":
-            return
-        length = struct.unpack("<I", header[4:])[0]
-        if number:
-            read = _HEADER_BYTES
-            while (found := _comments(os.pread(descriptor, min(read, length), position + 8), jpeg2000)) is None:
-                if read >= min(length, _LONGEST_HEADER_BYTES):
-                    break
-                read *= 8
-            yield from ((number, comment) for comment in found or ())
-        number += 1
-        position += 8 + length
 
 
 def _comments(data: bytes, jpeg2000: bool) -> list[bytes] | None:

@@ -162,6 +162,14 @@ _FIDELITY = (
         "PS3.3 C.7.6.28",
         "Frames may be swapped, blank or turned. Both are blurred first, so that filters tell nothing.",
     ),
+    Rule(
+        "pyramid.missing-tile",
+        _WARNING,
+        "A frame is blank where the slide holds no tile, and the next level shows something there",
+        "",
+        "The scanner left a tile out of one level only: `conversion.json` or the slide tells that there is none. "
+        "Whoever reads the level sees background there.",
+    ),
     Rule("series.duplicate-instance", _ERROR, "Two files have one SOP Instance UID", "PS3.3 C.12.1"),
     Rule("series.patient", _ERROR, "The instances are of different patients", "PS3.3 C.7.1.1"),
     Rule("series.study", _ERROR, "The instances differ in an attribute of the study", "PS3.3 C.7.2.1"),
