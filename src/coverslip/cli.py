@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -19,8 +18,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from coverslip import __version__
+from coverslip.convert_arguments import convert_arguments, request_maker
 from coverslip.deid_commands import deid_group
-from coverslip.errors import CoverslipError, UsageError
+from coverslip.errors import CoverslipError
 from coverslip.index_commands import index
 from coverslip.map_commands import map_group
 from coverslip.remap_commands import remap
@@ -28,8 +28,7 @@ from coverslip.upload_commands import handover, retract, upload
 from coverslip.validate_commands import validate
 
 if TYPE_CHECKING:
-    from coverslip.converter.request import ConversionRequest, ConversionResult, Replacement, ValidationSummary
-    from coverslip.metadata_maps.evaluate import MappedSlide
+    from coverslip.converter.request import ConversionRequest, ConversionResult, ValidationSummary
 
 __all__ = ["main"]
 
@@ -137,75 +136,8 @@ def info(slide: Path, as_json: bool) -> None:
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the series."
 )
-@click.option(
-    "--levels",
-    default="dyadic",
-    show_default=True,
-    metavar="dyadic|native|N",
-    help="Every power of two down to one frame, using stored levels where they coincide; the stored levels only; or "
-    "the first N powers of two, the base included.",
-)
-@click.option("--regenerate", is_flag=True, help="Derive every level from the base, using no stored lower level.")
-@click.option(
-    "--fast-pyramid",
-    is_flag=True,
-    help="Decode at half scale for the first derived level: faster, not an exact mean, said in the DICOM attributes.",
-)
-@click.option("--tile-size", type=int, help="Side of the square tiles in pixels; default: as stored.")
-@click.option(
-    "--codec",
-    metavar="CODEC",
-    help="jpeg:QUALITY[:444|422|420], jpeg2000, jpeg2000:lossless, htj2k, jpegls or none. Stored frames of another "
-    "compression are then re-encoded. Default: stored frames are kept; what must be encoded is jpeg:80:420 from a "
-    "lossy source, jpeg2000:lossless from a lossless one.",
-)
-@click.option("--reencode", is_flag=True, help="Encode every frame, even where stored ones could be copied.")
-@click.option("--include", metavar="NAMES", help="Also write these, joined by commas: label, overview, thumbnail.")
-@click.option("--mpp", metavar="UM", help="Micrometres per pixel of the base level: one number, or ROW,COLUMN.")
-@click.option("--metadata", type=click.Path(path_type=Path, dir_okay=False), help="A table that says what slides show.")
-@click.option("--map", "map_name", metavar="NAME|FILE", help="How it becomes DICOM: tcga, htan, cmb, ccdi, a file.")
-@click.option("--table", "pairs", metavar="NAME=FILE", multiple=True, help="Second table that the map asks for.")
-@click.option(
-    "--set", "settings", metavar="KEYWORD=VALUE", multiple=True, help="Set a DICOM attribute; may be repeated."
-)
-@click.option(
-    "--deid",
-    default="default",
-    show_default=True,
-    metavar="POLICY",
-    help="What of the slide's own text may be written: default, remove-dates, shift-dates or a TOML file.",
-)
-@click.option(
-    "--deid-key-file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The project's key, at least 32 random bytes: needed by policies that hash or shift.",
-)
-@click.option(
-    "--overview",
-    type=click.Choice(["whole", "mask-label"]),
-    default="whole",
-    show_default=True,
-    help="How an overview that is included is written: mask-label paints the slide's label over.",
-)
-@click.option("--uid-root", metavar="ROOT", help="Root of derived UIDs; default: 2.25.")
-@click.option(
-    "--offset-table",
-    type=click.Choice(["auto", "bot", "eot", "none"]),
-    default="auto",
-    show_default=True,
-    help="Basic, extended or empty offset table; auto: basic while its 32 bits reach.",
-)
+@convert_arguments
 @click.option("--workers", type=click.IntRange(1, 256), help="Threads; default: the cores this process may use.")
-@click.option("--memory", default="64M", show_default=True, metavar="SIZE", help="Budget for frames in flight.")
-@click.option(
-    "--validate",
-    type=click.Choice(["fast", "thorough", "off"]),
-    default="fast",
-    show_default=True,
-    help="How a series is validated before it is delivered: by its headers, offsets, copied frames and a sample of the "
-    "others; by every frame; or not. One that fails goes to OUT/.coverslip-quarantine.",
-)
 @click.option("--overwrite", is_flag=True, help="Replace a series that is already there.")
 @click.option("--replaces", metavar="UID", help="Series that this one corrects; noted in conversion.json.")
 @click.option("--reason", metavar="TEXT", help="With --replaces: why; noted in conversion.json.")
@@ -221,7 +153,7 @@ def convert(slides: tuple[Path, ...], dry_run: bool, as_json: bool, **options: A
 
     # Threads that need Python for some microseconds between decoding and encoding shall not wait 5 ms for it.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    make_request = _request_maker(options)
+    make_request = request_maker(options)
     worst = 0
     for slide in slides:
         try:
@@ -278,119 +210,12 @@ def _print_error(slide: Path, error: CoverslipError) -> None:
     click.echo(f"error: {display_name(slide)}: {_one_line(str(error))}", err=True)
 
 
-def _request_maker(options: dict[str, Any]) -> Callable[[Path], ConversionRequest]:
-    """Parse the options of `convert` once, and return what makes the request of each slide."""
-    from coverslip.converter.request import ConversionRequest, parse_settings
-    from coverslip.converter.uids import UUID_ROOT, require_uid_root
-    from coverslip.metadata_maps.deid.keys import load_key
-    from coverslip.metadata_maps.deid.policy import load_policy
-    from coverslip.tiler.codecs import parse_codec
-    from coverslip.tiler.pyramid import PyramidOptions
-
-    pyramid = PyramidOptions(
-        levels=_parse_levels(options["levels"]),
-        tile_size=options["tile_size"],
-        codec=parse_codec(options["codec"]) if options["codec"] else None,
-        reencode=options["reencode"],
-        regenerate=options["regenerate"],
-        fast=options["fast_pyramid"],
-    )
-    policy = load_policy(options["deid"])
-    key = load_key(options["deid_key_file"]) if options["deid_key_file"] else None
-    if policy.needs_key and key is None:
-        raise UsageError(f"--deid {options['deid']} hashes or shifts: --deid-key-file is needed")
-    shared = {
-        "policy": policy,
-        "deid_key": key,
-        "mask_label": options["overview"] == "mask-label",
-        "output": options["output"],
-        "pyramid": pyramid,
-        "include": _parse_include(options["include"]),
-        "spacing_mm": _parse_mpp(options["mpp"]),
-        "attributes": parse_settings(options["settings"]),
-        "uid_root": require_uid_root(options["uid_root"]) if options["uid_root"] else UUID_ROOT,
-        "offset_table": options["offset_table"],
-        "workers": options["workers"] or len(os.sched_getaffinity(0)),
-        "memory_bytes": _parse_memory(options["memory"]),
-        "overwrite": options["overwrite"],
-        "validate": options["validate"],
-        "replaces": _parse_replacement(options["replaces"], options["reason"]),
-    }
-    mapped_slide = _metadata_of(options["metadata"], options["map_name"], options["pairs"])
-    return lambda slide: ConversionRequest(path=slide, mapped=mapped_slide(slide), **shared)
-
-
-def _metadata_of(
-    table: Path | None, map_name: str | None, pairs: tuple[str, ...]
-) -> Callable[[Path], MappedSlide | None]:
-    """Read table and map once, and return what tells the metadata of each slide."""
-    if table is None or map_name is None:
-        if table or map_name or pairs:
-            raise UsageError("--metadata and --map go together, and --table goes with them")
-        return lambda _slide: None
-    from coverslip.map_commands import read_second_tables
-    from coverslip.metadata_maps.join import MetadataJoin
-
-    return MetadataJoin(table, map_name, read_second_tables(pairs)).mapped_slide
-
-
 def _metadata_warnings(request: ConversionRequest) -> tuple[str, ...]:
     if request.mapped is None:
         return ()
     from coverslip.metadata_maps.join import warning_texts
 
     return warning_texts(request.mapped)
-
-
-def _parse_levels(text: str) -> str | int:
-    if text in ("dyadic", "native"):
-        return text
-    if text.isascii() and text.isdigit() and int(text) > 0:
-        return int(text)
-    raise UsageError(f"--levels {text}: wanted dyadic, native or a number above 0")
-
-
-def _parse_include(text: str | None) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(","))) if text else ()
-    for name in names:
-        if name not in ("label", "overview", "thumbnail"):
-            raise UsageError(f"--include {name}: wanted label, overview or thumbnail")
-    return names
-
-
-def _parse_mpp(text: str | None) -> tuple[float, float] | None:
-    """Return (row, column) spacing in mm."""
-    if text is None:
-        return None
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in (1, 2) or not all(0.001 <= number <= 1000 for number in numbers):
-        raise UsageError(f"--mpp {text}: wanted micrometres per pixel from 0.001 to 1000, e.g. 0.25 or 0.25,0.26")
-    if max(numbers) > 2 * min(numbers):
-        raise UsageError(f"--mpp {text}: pixels of {numbers[0]:g} x {numbers[-1]:g} µm; is the comma a decimal point?")
-    return numbers[0] / 1000, numbers[-1] / 1000
-
-
-def _parse_replacement(series: str | None, reason: str | None) -> Replacement | None:
-    """Return what ``--replaces`` and ``--reason`` say."""
-    from coverslip.converter.request import Replacement
-
-    if series is None:
-        if reason:
-            raise UsageError("--reason: wanted with --replaces, the UID of the series that is corrected")
-        return None
-    if re.fullmatch(r"[0-9.]{1,64}", series) is None:
-        raise UsageError(f"--replaces {series}: wanted a Series Instance UID")
-    return Replacement(series, reason or "")
-
-
-def _parse_memory(text: str) -> int:
-    match = re.fullmatch(r"(\d+)([KMG]?)i?B?", text, re.IGNORECASE)
-    if match is None or not int(match[1]):
-        raise UsageError(f"--memory {text}: wanted a size such as 64M or 1G")
-    return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2].upper()]
 
 
 @contextmanager
