@@ -24,6 +24,7 @@ from coverslip.errors import CoverslipError
 from coverslip.index_commands import index
 from coverslip.map_commands import map_group
 from coverslip.remap_commands import remap
+from coverslip.run_commands import run
 from coverslip.upload_commands import handover, retract, upload
 from coverslip.validate_commands import validate
 
@@ -80,6 +81,7 @@ cli.add_command(validate)
 cli.add_command(upload)
 cli.add_command(handover)
 cli.add_command(retract)
+cli.add_command(run)
 
 
 def main() -> NoReturn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from coverslip.errors import UsageError
 from coverslip.metadata_maps.evaluate import MappedSlide, Problem, apply_map, require_tables, slide_facts
@@ -13,7 +13,7 @@ from coverslip.metadata_maps.matching import RowFinder
 from coverslip.metadata_maps.tables import Row, Table, normalize_name
 from coverslip.validators.report import Severity
 
-__all__ = ["PATIENT_KEYWORDS", "STUDY_KEYWORDS", "CheckReport", "check_table", "find_slides"]
+__all__ = ["PATIENT_KEYWORDS", "STUDY_KEYWORDS", "CheckReport", "check_table", "find_slides", "is_slide_name"]
 
 PATIENT_KEYWORDS = tuple(
     "PatientName IssuerOfPatientID PatientBirthDate PatientBirthTime PatientSex EthnicGroup PatientComments "
@@ -62,6 +62,11 @@ class CheckReport:
     def errors(self) -> int:
         """How many problems keep a slide from being converted."""
         return sum(problem.severity is Severity.ERROR for problem in self.problems)
+
+
+def is_slide_name(name: str) -> bool:
+    """Tell whether a file has the ending of a slide; DICOM files tell no more than that they are some."""
+    return PurePosixPath(name).suffix.lower() in _ENDINGS
 
 
 def find_slides(folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -73,7 +73,10 @@ _MIGRATIONS: Sequence[Sequence[str]] = (
 
 
 class Kind(StrEnum):
-    """What a record is about; the subject is the SHA-256 of a slide, or the UID of a series or instance."""
+    """What a record is about.
+
+    The subject is the key of a slide (`coverslip.pipeline.manifest`), or the UID of a series or instance.
+    """
 
     SLIDE = "slide"
     SERIES = "series"
@@ -83,6 +86,7 @@ class Kind(StrEnum):
 class Stage(StrEnum):
     """What is done with a subject."""
 
+    FETCH = "fetch"
     CONVERT = "convert"
     VALIDATE = "validate"
     UPLOAD = "upload"
@@ -115,12 +119,12 @@ class Task:
     ----------
     kind : Kind
     subject : str
-        SHA-256 of the slide, or UID of the series or instance.
+        Key of the slide, or UID of the series or instance.
     stage : Stage
     store : str
         URL without secrets, of stages that have to do with a store.
     parent : str
-        UID of the series of an instance, SHA-256 of the slide of a series, as far as it is known.
+        UID of the series of an instance, key of the slide of a series, as far as it is known.
     """
 
     kind: Kind
@@ -289,6 +293,19 @@ class Ledger:
                 (state, _now(), duration, location, *(error or (None, None)), *_key(task)),
             )
 
+    def put_records(self, records: Iterable[Record]) -> None:
+        """Write records as they are, in place of what is known of their tasks: all of them or none."""
+        marks = ", ".join("?" * 17)
+        with self._transaction() as connection:
+            connection.executemany(
+                f"INSERT OR REPLACE INTO record ({_COLUMNS}) VALUES ({marks})",  # noqa: S608 - constants of this module
+                map(_as_values, records),
+            )
+
+    def records_of_kind(self, kind: Kind) -> list[Record]:
+        """Return what is known of all slides, series or instances."""
+        return self._query("kind = ? ORDER BY subject, stage, store", (kind,))
+
     def record(self, task: Task) -> Record | None:
         """Return what is known of a task."""
         found = self._query("kind = ? AND subject = ? AND stage = ? AND store = ?", _key(task))
@@ -326,6 +343,15 @@ class Ledger:
                 (series_instance_uid,),
             ).fetchone()
         return Tombstone(row[0], bool(row[1]), *row[2:]) if row else None
+
+    def iter_tombstones(self) -> Iterator[Tombstone]:
+        """Yield what remains of all retracted series."""
+        with self._lock, self._errors():
+            rows = self._connection.execute(
+                "SELECT series_instance_uid, complete, reason, retracted_at, instances FROM tombstone ORDER BY 1"
+            ).fetchall()
+        for row in rows:
+            yield Tombstone(row[0], bool(row[1]), *row[2:])
 
     def bury(self, series_instance_uid: str, reason: str, instances: int, *, complete: bool) -> Tombstone:
         """Write a tombstone; of one that is there the reason and the time are kept, and the larger count."""
@@ -405,6 +431,29 @@ _HEADER = ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM
 
 def _key(task: Task) -> tuple[str, str, str, str]:
     return task.kind, task.subject, task.stage, task.store
+
+
+def _as_values(record: Record) -> tuple[Any, ...]:
+    task = record.task
+    return (
+        task.kind,
+        task.subject,
+        task.stage,
+        task.store,
+        task.parent,
+        record.state,
+        record.attempt,
+        record.started_at,
+        record.finished_at,
+        record.duration_s,
+        record.size_bytes,
+        record.digest,
+        record.location,
+        record.ours,
+        record.error_class,
+        record.error_message,
+        record.coverslip_version,
+    )
 
 
 def _now() -> str:
