@@ -22,9 +22,11 @@ from coverslip.convert_arguments import convert_arguments, request_maker
 from coverslip.deid_commands import deid_group
 from coverslip.errors import CoverslipError
 from coverslip.index_commands import index
+from coverslip.init_commands import init
 from coverslip.map_commands import map_group
 from coverslip.remap_commands import remap
 from coverslip.run_commands import run
+from coverslip.status_commands import collect, status
 from coverslip.upload_commands import handover, retract, upload
 from coverslip.validate_commands import validate
 
@@ -81,7 +83,10 @@ cli.add_command(validate)
 cli.add_command(upload)
 cli.add_command(handover)
 cli.add_command(retract)
+cli.add_command(init)
 cli.add_command(run)
+cli.add_command(status)
+cli.add_command(collect)
 
 
 def main() -> NoReturn:

@@ -70,7 +70,7 @@ _PATHS = ("manifest", "to", "also", "catalog", "slides", "state")
 @click.option("--naming", type=click.Choice(["uuid", "uids"]), default="uuid", show_default=True, help="Of objects in "
               "buckets and folders.")  # fmt: skip
 @click.option("--frames", default="8", show_default=True, metavar="N|all", help="Frames of an instance to read back.")
-@click.option("--source-credentials", default="default", metavar="HOW", help="For buckets that slides are fetched from, "
+@click.option("--source-credentials", default="default", metavar="HOW", help="For buckets that slides come from, "
               "as --credentials for stores.")  # fmt: skip
 @click.option("--log-format", type=click.Choice(["auto", "plain", "json"]), default="auto", show_default=True,
               help="auto: a live view on a terminal, else plain lines.")  # fmt: skip
@@ -78,7 +78,7 @@ _PATHS = ("manifest", "to", "also", "catalog", "slides", "state")
 @store_arguments
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output at the end.")
 @click.pass_context
-def run(context: click.Context, **options: Any) -> None:
+def run(context: click.Context, /, **options: Any) -> None:
     """Take the slides of MANIFEST, or of a folder or bucket, through all stages, and account for every one.
 
     May be killed at any moment and run again: what is done is not done again, what is half done is, and gives the same
@@ -86,7 +86,7 @@ def run(context: click.Context, **options: Any) -> None:
     """
     from coverslip.pipeline.engine import Limits
     from coverslip.pipeline.progress import make_reporter
-    from coverslip.pipeline.run import run_local, run_shard
+    from coverslip.pipeline.run import RunSetup, run_local, run_shard
 
     if options["manifest"].lower().endswith(".toml"):
         options = _with_run_file(context, options)
@@ -104,14 +104,13 @@ def run(context: click.Context, **options: Any) -> None:
         (lambda slide: f"slide {slide.number}") if place else (lambda slide: slide.name),
     )
     limits = Limits(options["attempts"], options["max_failures"], _parse_retry(options["retry"]))
-    estimator = _estimator(options)
-    stop = _stop_on_signals()
+    setup = RunSetup(plan, name, _estimator(options), limits, reporter, _stop_on_signals())
     if place is None:
-        outcome = run_local(plan, name, slides, estimator, limits, reporter, stop)
+        outcome = run_local(setup, slides)
     else:
         assert plan.open_state is not None
         with plan.open_state() as (state,):
-            outcome = run_shard(plan, name, slides, place, _object_store(state), estimator, limits, reporter, stop)
+            outcome = run_shard(setup, slides, place, _object_store(state))
     click.echo(json.dumps(_as_json(outcome)) if options["as_json"] else _text(outcome, options["work"], place))
     if outcome.exit_code:
         raise click.exceptions.Exit(outcome.exit_code)
@@ -394,8 +393,8 @@ def _as_json(outcome: RunOutcome) -> dict[str, Any]:
 
 def _text(outcome: RunOutcome, work: Path, place: ShardPlace | None) -> str:
     before = f" ({outcome.done_before} before)" if outcome.done_before else ""
-    lines = [f"{outcome.done} of {outcome.slides} slides done{before}, {len(outcome.failures)} failed, "
-             f"{outcome.left} left"]  # fmt: skip
+    counts = f"{outcome.done} of {outcome.slides} slides done{before}"
+    lines = [f"{counts}, {len(outcome.failures)} failed, {outcome.left} left"]
     classes: dict[str, int] = {}
     for slide, stage, problem in sorted(outcome.failures.values(), key=lambda each: each[0].number):
         classes[problem.error_class] = classes.get(problem.error_class, 0) + 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +93,7 @@ class Estimator:
         if peak_bytes > need.memory_bytes:
             self._scale *= peak_bytes / need.memory_bytes
 
-    def require_disk(self, slides: list[Slide]) -> None:
+    def require_disk(self, slides: Sequence[Slide]) -> None:
         """Refuse to start if the largest slide does not fit into the scratch space.
 
         Raises

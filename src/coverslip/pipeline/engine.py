@@ -1,9 +1,10 @@
-"""The engine of one machine: gives slides to worker processes within the budget, and writes down what becomes of them."""
+"""The engine of one machine: slides go to worker processes within the budget, and what becomes of them is noted."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from coverslip.pipeline.catalog_parts import MergeEnded, merge_parts, part_is_wh
 from coverslip.pipeline.failures import Problem, WorkerLost
 from coverslip.pipeline.fetch import is_remote
 from coverslip.pipeline.journal import Journal, Standing, read_standings
-from coverslip.pipeline.ledger import Record, Stage, State
+from coverslip.pipeline.ledger import Record, Stage, State, Task
 from coverslip.pipeline.manifest import Slide
 from coverslip.pipeline.run_plan import RunPlan, recipe_of, request_for
 from coverslip.pipeline.slide_job import SlideEnded, SlideEvent, SlideJob, StageEnded, StageStarted, Workshop, run_slide
@@ -203,9 +204,8 @@ class Engine:
         while not self._stop:
             if not self._too_many_failures:
                 self._dispatch(most_threads)
-            if not self._pool.busy:
-                if not self._unmerged or not self._merge():
-                    break
+            if not self._pool.busy and not (self._unmerged and self._merge()):
+                break
             for worker, message in self._pool.wait():
                 self._take(worker, message)
             self._write(checkpoint=False)
@@ -359,13 +359,7 @@ class Engine:
         before = standing.record(self._plan, event.stage)
         task = self._plan.task(standing.slide, event.stage, event.recipe)
         attempt = before.attempt + 1 if before is not None else 1
-        self._records.append(
-            standing.note(
-                Record(
-                    task, State.STARTED, attempt, _now(), None, None, None, None, None, False, None, None, __version__
-                )
-            )
-        )
+        self._records.append(standing.note(_started_record(task, attempt)))
         self._reporter.stage(standing.slide, event.stage)
         if self._attempts.get(event.key, 0) and event.stage is self._plan.steps[0]:
             self._write(checkpoint=True)
@@ -453,6 +447,7 @@ class Engine:
     def _fail(self, standing: Standing, stage: Stage, recipe: str, problem: Problem, seconds: float = 0.0) -> None:
         self._note_problem(standing, stage, recipe, problem, State.FAILED, seconds)
         self._write(checkpoint=True)
+        shutil.rmtree(self._plan.scratch_of(standing.slide), ignore_errors=True)
         self._outcome.failures[standing.slide.key] = standing.slide, stage, problem
         self._new_failures += 1
         self._reporter.failed(standing.slide, stage, problem, final=True)
@@ -517,6 +512,10 @@ def _recipe(slide: Slide, make_request: Callable[[Path], ConversionRequest]) -> 
         return recipe_of(slide, request_for(slide, make_request))
     except CoverslipError:
         return ""
+
+
+def _started_record(task: Task, attempt: int) -> Record:
+    return Record(task, State.STARTED, attempt, _now(), None, None, None, None, None, False, None, None, __version__)
 
 
 def _exit_code(record: Record) -> int:

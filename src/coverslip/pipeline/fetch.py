@@ -226,13 +226,13 @@ class _Crc32c:
     def __init__(self) -> None:
         import google_crc32c
 
-        self._checksum = google_crc32c.Checksum()
+        self._checksum = google_crc32c.Checksum()  # type: ignore[no-untyped-call]
 
     def update(self, data: bytes) -> None:
-        self._checksum.update(data)
+        self._checksum.update(data)  # type: ignore[no-untyped-call]
 
     def hexdigest(self) -> str:
-        return bytes(self._checksum.digest()).hex()
+        return bytes(self._checksum.digest()).hex()  # type: ignore[no-untyped-call]
 
 
 def _digest(name: str) -> hashlib._Hash | _Crc32c:

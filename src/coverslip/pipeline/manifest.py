@@ -221,7 +221,7 @@ def list_bucket(
     """
     base = url.rstrip("/")
     sizes = {each.location: each.size_bytes or 0 for each in objects}
-    slides = []
+    slides: list[Slide] = []
     for location in sorted(sizes):
         name = location.removeprefix(f"{base}/")
         if not is_slide(name) or any(part.startswith(".") for part in name.split("/")):

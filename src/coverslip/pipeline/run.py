@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from coverslip.errors import StoreError
@@ -26,7 +27,7 @@ from coverslip.pipeline.shards import ShardPlace, assign_slides
 from coverslip.stores.base import ObjectStore
 from coverslip.stores.whole_file import whole_file
 
-__all__ = ["QUARANTINE_FILE", "run_local", "run_shard"]
+__all__ = ["QUARANTINE_FILE", "RunSetup", "run_local", "run_shard"]
 
 QUARANTINE_FILE = "quarantine.csv"
 _LOCK = "lock"
@@ -34,15 +35,30 @@ _WAIT_FOR_WORKERS_S = 30.0
 _POLL_S = 0.05
 
 
-def run_local(
-    plan: RunPlan,
-    name: str,
-    slides: Sequence[Slide],
-    estimator: Estimator,
-    limits: Limits,
-    reporter: Reporter,
-    stop: Stop,
-) -> RunOutcome:
+@dataclass(frozen=True, slots=True)
+class RunSetup:
+    """What a run is given besides its slides.
+
+    Parameters
+    ----------
+    plan : RunPlan
+    name : str
+        Of the run, in logs.
+    estimator : Estimator
+    limits : Limits
+    reporter : Reporter
+    stop : Stop
+    """
+
+    plan: RunPlan
+    name: str
+    estimator: Estimator
+    limits: Limits
+    reporter: Reporter
+    stop: Stop
+
+
+def run_local(setup: RunSetup, slides: Sequence[Slide]) -> RunOutcome:
     """Run over slides on this machine.
 
     Raises
@@ -50,27 +66,18 @@ def run_local(
     StoreError
         If the folder of the run cannot be written, another run has it, or a slide cannot fit on the disk.
     """
-    estimator.require_disk(list(slides))
+    plan = setup.plan
+    setup.estimator.require_disk(slides)
     with _own_folder(plan.work), Ledger(plan.ledger_file) as ledger:
         _take_tombstones(ledger)
         _remove_stale(plan, slides)
-        _write(plan.work / RUN_FILE, _run_file(plan, name, slides).as_bytes())
-        outcome = _work(plan, slides, LedgerJournal(ledger), estimator, limits, reporter, stop)
+        _write(plan.work / RUN_FILE, _run_file(setup, slides).as_bytes())
+        outcome = _work(setup, slides, LedgerJournal(ledger))
     _write(plan.work / QUARANTINE_FILE, _quarantine_text(outcome, names=True))
     return outcome
 
 
-def run_shard(
-    plan: RunPlan,
-    name: str,
-    slides: Sequence[Slide],
-    place: ShardPlace,
-    state: ObjectStore,
-    estimator: Estimator,
-    limits: Limits,
-    reporter: Reporter,
-    stop: Stop,
-) -> RunOutcome:
+def run_shard(setup: RunSetup, slides: Sequence[Slide], place: ShardPlace, state: ObjectStore) -> RunOutcome:
     """Run over the slides that are this task's, and keep what is known of them in a bucket.
 
     Raises
@@ -78,37 +85,31 @@ def run_shard(
     StoreError
         If the state cannot be read or written, or a slide cannot fit on the disk.
     """
-    told = _agree(state, _run_file(plan, name, slides))
+    plan = setup.plan
+    told = _agree(state, _run_file(setup, slides))
     own = set(assign_slides([(key, size) for key, _, size in told.slides], place.count)[place.index])
     mine = [slide for slide in slides if slide.key in own]
-    estimator.require_disk(mine)
+    setup.estimator.require_disk(mine)
     with _own_folder(plan.work), Ledger(plan.ledger_file) as ledger:
         _take_tombstones(ledger)
         _remove_stale(plan, mine)
-        outcome = _work(plan, mine, SegmentJournal(state, place.label), estimator, limits, reporter, stop)
+        outcome = _work(setup, mine, SegmentJournal(state, place.label))
     if outcome.failures:
         state.put_bytes(f"quarantine/{place.label}.csv", _quarantine_text(outcome, names=False))
     return outcome
 
 
-def _work(
-    plan: RunPlan,
-    slides: Sequence[Slide],
-    journal: Journal,
-    estimator: Estimator,
-    limits: Limits,
-    reporter: Reporter,
-    stop: Stop,
-) -> RunOutcome:
+def _work(setup: RunSetup, slides: Sequence[Slide], journal: Journal) -> RunOutcome:
+    engine = Engine(setup.plan, journal, setup.estimator, setup.limits, setup.reporter, stop=setup.stop)
     try:
-        return Engine(plan, journal, estimator, limits, reporter, stop=stop).run(slides)
+        return engine.run(slides)
     finally:
-        reporter.close()
+        setup.reporter.close()
 
 
-def _run_file(plan: RunPlan, name: str, slides: Sequence[Slide]) -> RunFile:
-    places = [(task.stage, task.store) for task in plan.tasks_of(slides[0])] if slides else []
-    return RunFile.of(name, places, slides)
+def _run_file(setup: RunSetup, slides: Sequence[Slide]) -> RunFile:
+    places = [(task.stage, task.store) for task in setup.plan.tasks_of(slides[0])] if slides else []
+    return RunFile.of(setup.name, places, slides)
 
 
 def _agree(state: ObjectStore, told: RunFile) -> RunFile:
