@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,8 +133,12 @@ def upload(
                 failure = {"class": "StoreError", "message": problem}
                 click.echo(json.dumps({"path": os.fspath(path), "state": "refused", "failure": failure}))
         destinations = [Destination(store, book, most_frames) for store in stores]
-        with _progress() as (on_change, pause):
-            for outcome in deliver(found, destinations, book, wanted, Meter(on_change)):
+        with (
+            _progress() as (on_change, pause),
+            # On an interrupt its threads end before the ledger and the stores are closed.
+            closing(deliver(found, destinations, book, wanted, Meter(on_change))) as delivered,
+        ):
+            for outcome in delivered:
                 outcomes.append(outcome)
                 with pause():
                     click.echo(json.dumps(outcome.as_json()) if as_json else _outcome_text(outcome))

@@ -231,6 +231,30 @@ def test_an_upload_to_a_bucket_that_was_killed_is_finished_by_the_next(
     assert_one_more_run_ends_verified(delivery, gcs, converted)
 
 
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_upload_ends_at_once_and_is_finished_by_the_next(
+    number: signal.Signals, code: int, gcs: StrictGcs, delivery: Delivery, converted: Path, tmp_path: Path
+) -> None:
+    with subprocess.Popen(
+        [*COMMAND, *map(str, _upload(converted, tmp_path, "gs://bucket/a", "--credentials", "none"))],
+        env={**ENVIRONMENT, "STORAGE_EMULATOR_HOST": gcs.url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+
+        def interrupt(request: Request) -> None:
+            if request.method == "PUT" and gcs.count("PUT") == 2:
+                process.send_signal(number)
+
+        gcs.before = interrupt
+        _printed, said = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in said
+    assert len(gcs.objects) < len(names(converted))
+    assert_one_more_run_ends_verified(delivery, gcs, converted)
+
+
 @pytest.mark.parametrize("reset_after", [1, 700, 60_000, 150_000])
 def test_connections_that_are_reset_fail_the_run_and_the_next_ends_verified(
     reset_after: int, gcs: StrictGcs, delivery: Delivery, converted: Path, monkeypatch: pytest.MonkeyPatch
