@@ -104,12 +104,17 @@ class Destination:
             if not started:
                 self._ledger.start(task, digest=instance.md5, size_bytes=instance.size_bytes, ours=before)
             self._ledger.finish(task, state, error=(failure.error_class, failure.message))
-            return InstanceOutcome(uid, instance.path, state, bytes_sent=max(0, sent), failure=failure)
+            return InstanceOutcome(uid, instance.path, state, failure=failure)
         self._ledger.finish(task, State.UPLOADED, location=result.stored.location)
-        if result.outcome is PutOutcome.ALREADY_THERE and not sent:
-            on_bytes(instance.size_bytes)
+        on_bytes(instance.size_bytes - sent)
+        new = result.outcome is PutOutcome.STORED
         return InstanceOutcome(
-            uid, instance.path, State.UPLOADED, result.stored.location, max(0, sent), warnings=result.warnings
+            uid,
+            instance.path,
+            State.UPLOADED,
+            result.stored.location,
+            instance.size_bytes if new else 0,
+            warnings=result.warnings,
         )
 
     def verify(self, series: Deliverable, instance: LocalInstance) -> InstanceOutcome:
@@ -273,4 +278,4 @@ def _failure_of(error: Exception, instance: LocalInstance) -> Failure:
     """Return what is told of an error; names of files may name persons, UIDs do not."""
     uid = instance.uids.sop_instance_uid
     failure = Failure.of(error, {str(instance.path): uid, instance.path.name: uid})
-    return Failure(failure.error_class, failure.message.removeprefix(f"{uid}: "))
+    return Failure(failure.error_class, failure.message.removeprefix("instance ").removeprefix(f"{uid}: "))
