@@ -160,9 +160,9 @@ def test_a_store_that_removes_nothing_is_told_and_the_tombstone_is_not_complete(
 
 
 def test_further_places_are_told_each_time(delivery: Delivery, converted: Path) -> None:
-    told: list[str] = []
+    told: list[tuple[str, str]] = []
 
-    def failing(_series: str) -> None:
+    def failing(_series: str, _reason: str) -> None:
         raise CatalogError("no answer")
 
     with pytest.raises(CatalogError):
@@ -171,6 +171,6 @@ def test_further_places_are_told_each_time(delivery: Delivery, converted: Path) 
         tombstone = ledger.tombstone(converted.name)
     assert tombstone is not None
     assert not tombstone.complete
-    outcome = retract(delivery, converted.name, forget=(told.append,))
-    assert told == [converted.name]
+    outcome = retract(delivery, converted.name, forget=(lambda *all_of_it: told.append(all_of_it),))
+    assert told == [(converted.name, "label visible")]
     assert outcome.tombstone.complete

@@ -36,15 +36,15 @@ class RetractRequest:
     handovers : tuple of Path
         Folders of hand-over files.
     forget : tuple of callable
-        Further places that are told the Series Instance UID and remove what they hold of it, such as a catalog; each
-        may be told again.
+        Further places, such as a catalog, that are told the Series Instance UID and the reason and remove what they
+        hold of the series, its history included; each may be told again.
     """
 
     series_instance_uid: str
     reason: str
     folders: tuple[Path, ...] = ()
     handovers: tuple[Path, ...] = ()
-    forget: tuple[Callable[[str], object], ...] = ()
+    forget: tuple[Callable[[str, str], object], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def retract_series(request: RetractRequest, destinations: Sequence[Destination],
         removals.append(removal)
         tombstone = ledger.bury(uid, request.reason, removal.instances, complete=False)
     for forget in request.forget:
-        forget(uid)
+        forget(uid, tombstone.reason)
     if all(removal.failure is None for removal in removals):
         for destination in destinations:
             if isinstance(destination.store, ObjectStore):
