@@ -75,6 +75,19 @@ def test_an_upload_that_was_killed_is_finished_by_the_next(
     assert states == {State.UPLOADED, State.VERIFIED}
 
 
+def test_runs_of_one_series_into_one_store_end_well_together(
+    archive: LocalStore, converted: Path, tmp_path: Path
+) -> None:
+    command = [*COMMAND, *map(str, _upload(converted, tmp_path))]
+    processes = [
+        subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    ends = [(*process.communicate(timeout=60), process.returncode) for process in processes]
+    assert [(said, code) for _printed, said, code in ends] == [("", 0)] * 3, ends
+    assert stored_names(archive) == names(converted)
+
+
 @pytest.fixture(scope="session")
 def steps_of_a_replacement(converted: Path, corrected: Path, tmp_path_factory: pytest.TempPathFactory) -> int:
     folder = tmp_path_factory.mktemp("steps")
