@@ -31,7 +31,7 @@ from coverslip.stores.multipart import iter_parts
 from coverslip.stores.options import StoreOptions
 from coverslip.stores.orthanc_rest import OrthancRest
 from coverslip.stores.part10 import Part10File, sample_frame_numbers
-from coverslip.stores.stow_answer import StowAnswer, is_duplicate, is_passing, parse_stow_answer, reason_in_words
+from coverslip.stores.stow_answer import StowAnswer, is_passing, parse_stow_answer, reason_in_words
 from coverslip.stores.transport import require_safe_url
 from coverslip.stores.whole_file import iter_chunks, whole_file
 
@@ -71,6 +71,8 @@ class DicomWebStore:
 
     sends_multipart = True
     """Whether an instance is sent as the only part of a multipart body, as the standard has it."""
+    knows_orthanc = True
+    """Whether the service may be Orthanc's."""
 
     def __init__(self, url: str, service_url: str, options: StoreOptions, authorization: Authorization) -> None:
         self.url = url.rstrip("/")
@@ -149,8 +151,8 @@ class DicomWebStore:
             warning = told.stored[uid]
             return PutResult(PutOutcome.STORED, stored, (reason_in_words(warning),) if warning else ())
         reason = told.failed.get(uid, next(iter(told.failed.values()), None))
-        duplicate = reason is None or is_duplicate(reason)
-        if answer.status == 409 and duplicate and (there := self._find_once(instance)) is not None:
+        # Somebody else may have stored it meanwhile; the reasons that stores give for that differ.
+        if answer.status == 409 and (there := self._find_once(instance)) is not None:
             return there
         if told.failed or answer.status in (400, 409):
             words = reason_in_words(reason) if reason is not None else "the store refuses it without a reason"
@@ -194,7 +196,7 @@ class DicomWebStore:
     def _compare(self, instance: LocalInstance, stored: StoredInstance, frame_numbers: Sequence[int]) -> Comparison:
         compared: list[str] = []
         differences: list[str] = []
-        file = self._orthanc.find_file(instance.uids.sop_instance_uid)
+        file = self._orthanc.find_file(instance.uids.sop_instance_uid) if self.knows_orthanc else None
         if file is not None:
             compared += ["size", "md5"]
             if file.size_bytes != instance.size_bytes:
@@ -322,7 +324,7 @@ class DicomWebStore:
         answer = self._http.ask("DELETE", place, what, expected=(200, 202, 204, 404, 410, *_NO_SUCH_METHOD))
         if answer.status not in _NO_SUCH_METHOD:
             return answer.status not in (404, 410)
-        if self._orthanc.is_there():
+        if self.knows_orthanc and self._orthanc.is_there():
             return self._orthanc.remove(place.rpartition("/")[2])
         raise RejectedError(f"{what}: {self.url} removes nothing by DICOMweb ({answer.status})")
 
