@@ -31,6 +31,7 @@ from coverslip.stores.multipart import iter_parts
 from coverslip.stores.options import StoreOptions
 from coverslip.stores.orthanc_rest import OrthancRest
 from coverslip.stores.part10 import Part10File, sample_frame_numbers
+from coverslip.stores.progress import Progress
 from coverslip.stores.stow_answer import StowAnswer, is_passing, parse_stow_answer, reason_in_words
 from coverslip.stores.transport import require_safe_url
 from coverslip.stores.whole_file import iter_chunks, whole_file
@@ -84,7 +85,7 @@ class DicomWebStore:
     def put(self, instance: LocalInstance, on_bytes: OnBytes | None = None) -> PutResult:
         """Send an instance in one request if it is not there; see `coverslip.stores.base.Store`."""
         require_unchanged(instance)
-        progress = _Progress(on_bytes)
+        progress = Progress(on_bytes)
         try:
             result = self._put(instance, progress)
         except BaseException:
@@ -93,7 +94,7 @@ class DicomWebStore:
         progress.move_to(instance.size_bytes)
         return result
 
-    def _put(self, instance: LocalInstance, progress: _Progress) -> PutResult:
+    def _put(self, instance: LocalInstance, progress: Progress) -> PutResult:
         def attempt() -> PutResult | StoredInstance:
             # Also before a second attempt: the first may have arrived although its answer did not.
             return self._find_once(instance) or self._send_once(instance, progress)
@@ -112,7 +113,7 @@ class DicomWebStore:
             )
         return PutResult(PutOutcome.ALREADY_THERE, there)
 
-    def _send_once(self, instance: LocalInstance, progress: _Progress) -> PutResult | StoredInstance:
+    def _send_once(self, instance: LocalInstance, progress: Progress) -> PutResult | StoredInstance:
         what = f"instance {instance.uids.sop_instance_uid}"
         head, tail, content_type = self._envelope()
 
@@ -356,23 +357,6 @@ class DicomWebStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class _Progress:
-    """Tells how far an upload is, and takes back what must be sent again."""
-
-    def __init__(self, on_bytes: OnBytes | None) -> None:
-        self._on_bytes = on_bytes
-        self._told = 0
-
-    def move(self, length: int) -> None:
-        self._told += length
-        if self._on_bytes:
-            self._on_bytes(length)
-
-    def move_to(self, place: int) -> None:
-        if place != self._told:
-            self.move(place - self._told)
 
 
 def _uid(model: Mapping[str, Any], tag: str) -> str:
