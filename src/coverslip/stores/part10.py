@@ -63,6 +63,11 @@ class Part10File:
         """Whether frames are stored compressed."""
         return bool(self.header.file_meta.TransferSyntaxUID.is_encapsulated)
 
+    @property
+    def pixel_data_bytes(self) -> int:
+        """Length of native pixel data."""
+        return self._native[1] * self.number_of_frames
+
     def frame_places(self, number: int) -> FramePlaces:
         """Return where in the file the bytes of a frame lie.
 

@@ -55,7 +55,7 @@ _DEFAULTS = StoreOptions()
 _GOOGLE = ("google", "google_crc32c", "requests")
 
 STORE_KINDS = (
-    StoreKind("file", "file:///folder, or the path of a folder", "coverslip.stores.local"),
+    StoreKind("file", "the path of a folder, or file:// before its absolute path", "coverslip.stores.local"),
     StoreKind("gs", "gs://bucket/prefix", "coverslip.stores.gcs", "cloud", _GOOGLE),
     StoreKind("dicomweb+https", "dicomweb+https://host/path", "coverslip.stores.dicomweb", "cloud", ("httpx",)),
     StoreKind("dicomweb+http", "dicomweb+http://localhost/path", "coverslip.stores.dicomweb", "cloud", ("httpx",)),
