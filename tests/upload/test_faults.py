@@ -220,11 +220,11 @@ def assert_one_more_run_ends_verified(delivery: Delivery, gcs: StrictGcs, conver
     assert all(gcs.objects[name].generation == generation for name, generation in before.items())
 
 
-@pytest.mark.parametrize("moment", range(6))
+@pytest.mark.parametrize("moment", range(4))
 def test_an_upload_to_a_bucket_that_was_killed_is_finished_by_the_next(
     moment: int, gcs: StrictGcs, delivery: Delivery, converted: Path, tmp_path: Path
 ) -> None:
-    kill_at = 3 + moment * 5
+    kill_at = 3 + moment * 7
     requests = itertools.count(1)
     with subprocess.Popen(
         [*COMMAND, *map(str, _upload(converted, tmp_path, "gs://bucket/a", "--credentials", "none"))],
