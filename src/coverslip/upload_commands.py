@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -123,6 +124,7 @@ def upload(
     most_frames = _parse_frames(frames)
     outcomes = []
     with (
+        warnings.catch_warnings(action="ignore"),  # libraries' remarks about odd values, which validation tells
         open_stores([to, *also], options, naming=options["naming"], workers=options["workers"]) as stores,
         Ledger(options["ledger"] or default_ledger()) as book,
     ):
@@ -276,6 +278,7 @@ def _retract_text(outcome: RetractOutcome) -> str:
     lines = [f"{tombstone.series_instance_uid}: {'retracted' if tombstone.complete else 'NOT ALL REMOVED'}"]
     for removal in outcome.stores:
         told = removal.failure.message if removal.failure else f"{_count(removal.instances, 'instance')} removed"
+        told += f", {_count(removal.objects, 'other object')}" if removal.objects else ""
         lines.append(f"  {removal.url}: {told}")
     if outcome.files:
         lines.append(f"  {_count(outcome.files, 'file')} removed from folders")

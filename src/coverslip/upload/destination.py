@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from coverslip.errors import ConflictError, CoverslipError, RejectedError, StoreError
@@ -186,18 +186,16 @@ class Destination:
                 if stored.location not in seen:
                     yield stored
 
-    def remove_series(self, series_instance_uid: str, *, thorough: bool = True) -> int:
-        """Remove a series and return how many instances were there.
+    def remove(self, series_instance_uid: str, found: Sequence[StoredInstance], *, thorough: bool = True) -> int:
+        """Remove what was found of a series, and return how many instances were there.
 
         Raises
         ------
         StoreError
             If something of it is left.
         """
-        removed = sum(
-            self.store.remove(stored) for stored in list(self.iter_stored(series_instance_uid, thorough=thorough))
-        )
-        left = sum(1 for _ in self.iter_stored(series_instance_uid, thorough=thorough)) if removed else 0
+        removed = sum(self.store.remove(stored) for stored in found)
+        left = sum(1 for _ in self.iter_stored(series_instance_uid, thorough=thorough)) if found else 0
         if left:
             raise StoreError(f"{left} instances of {series_instance_uid} are still in {self.url} after their removal")
         return removed
@@ -213,7 +211,7 @@ class Destination:
         self._ledger.start(task)
         self._ledger.finish(task, State.STARTED, location=new)
         try:
-            removed = self.remove_series(old, thorough=False)
+            removed = self.remove(old, list(self.iter_stored(old, thorough=False)), thorough=False)
         except CoverslipError as error:
             failure = Failure.of(error)
             self._ledger.finish(task, State.FAILED, location=new, error=(failure.error_class, failure.message))
