@@ -94,6 +94,10 @@ format: $(INSTALLED) ## put imports and layout in order
 bench: $(INSTALLED) ## measure speed and memory against a peer and the limit
 	@$(PYTHON) -m benchmarks
 
+.PHONY: soak
+soak: $(INSTALLED) ## put 2 GB into every kind of store and see that memory does not grow
+	@$(PYTHON) -m benchmarks.stores
+
 .PHONY: lock
 lock: $(INSTALLED) ## resolve the newest versions that pyproject.toml allows into requirements.lock
 	@$(PYTHON) -m pip install -qq uv
