@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydicom import Dataset, dcmread
 from tests.orthanc import Orthanc
 from tests.upload.conftest import UNPROVEN, Delivery
 
@@ -85,3 +86,17 @@ def test_a_stranger_in_the_series_is_told(to_orthanc: Delivery, foreign: Path, t
     (outcome,) = to_orthanc.run(foreign)
     assert outcome.state == State.FAILED
     assert outcome.destinations[0].strangers == (Path(stranger).stem,)
+
+
+def test_metadata_that_orthanc_leaves_out_are_a_remark_where_its_md5_is_equal(
+    to_orthanc: Delivery, foreign: Path
+) -> None:
+    path = min(foreign.glob("*.dcm"))
+    changed = dcmread(path)
+    changed.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = [Dataset()]  # an item without elements
+    changed.save_as(path)
+    (outcome,) = to_orthanc.run(foreign)
+    assert outcome.state == State.VERIFIED
+    (remarked,) = [each for each in outcome.destinations[0].instances if each.warnings]
+    assert remarked.path == path
+    assert remarked.warnings[0].startswith("the store tells other metadata: SharedFunctionalGroupsSequence[1]")

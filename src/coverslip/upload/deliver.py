@@ -252,10 +252,9 @@ class _Run:
         else:
             outcome = destination.send(series, instance, on_bytes)
             if outcome.state is State.UPLOADED and self._options.verify:
-                sent = outcome
-                outcome = replace(
-                    destination.verify(series, instance), bytes_sent=sent.bytes_sent, warnings=sent.warnings
-                )
+                verified = destination.verify(series, instance)
+                warnings = (*outcome.warnings, *verified.warnings)
+                outcome = replace(verified, bytes_sent=outcome.bytes_sent, warnings=warnings)
         self._meter.add(instances_done=1)
         return outcome
 

@@ -23,6 +23,11 @@ from coverslip.upload.outcome import Failure, InstanceOutcome
 __all__ = ["Destination", "Listing"]
 
 
+_DIGESTS = ("md5", "crc32c")
+_OF_BYTES = (*_DIGESTS, "size", "frame", "frames")
+"""First words of what comparisons tell of bytes, besides metadata."""
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """What a store lists of a series.
@@ -128,15 +133,17 @@ class Destination:
                 raise StoreError(f"instance {uid} is not in {self.url}")
             comparison = self._compare(instance)
             _require_unchanged(series, instance)
-            if not comparison.equal:
-                differences = "; ".join(comparison.differences) or "nothing could be compared"
-                raise StoreError(f"differs in the store: {differences}")
+            grave, remarks = _judge(comparison)
+            if grave:
+                raise StoreError(f"differs in the store: {'; '.join(grave)}")
         except Exception as error:  # noqa: BLE001 - one instance must not stop the others
             failure = _failure_of(error, instance)
             self._ledger.finish(task, State.FAILED, error=(failure.error_class, failure.message))
             return InstanceOutcome(uid, instance.path, State.FAILED, failure=failure)
         self._ledger.finish(task, State.VERIFIED, location=stored.location)
-        return InstanceOutcome(uid, instance.path, State.VERIFIED, stored.location, compared=comparison.compared)
+        return InstanceOutcome(
+            uid, instance.path, State.VERIFIED, stored.location, compared=comparison.compared, warnings=remarks
+        )
 
     def list_series(self, series: Deliverable) -> Listing:
         """Ask the store what it holds of a series.
@@ -248,7 +255,7 @@ class Destination:
             return False
         verify = self._record(instance, Stage.VERIFY)
         if verify is not None and verify.state is State.FAILED and record.ours:
-            if self._compare(instance).equal:
+            if not _judge(self._compare(instance))[0]:
                 return True
             self.store.remove(stored)
             return False
@@ -265,6 +272,20 @@ class Destination:
 
     def _location(self, name: str) -> str:
         return f"{self.url}/{name}"
+
+
+def _judge(comparison: Comparison) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the differences that disprove an instance, and remarks.
+
+    Where a digest of all bytes is equal the instance is there as it is here; that a store tells some metadata in
+    another way, for example without empty items, is a remark.
+    """
+    if not comparison.compared:
+        return ("nothing could be compared",), ()
+    grave = [each for each in comparison.differences if each.split(":")[0].split(" ")[0] in _OF_BYTES]
+    if grave or not any(each.startswith(_DIGESTS) for each in comparison.compared):
+        return comparison.differences, ()
+    return (), tuple(f"the store tells other metadata: {each}" for each in comparison.differences)
 
 
 def _require_unchanged(series: Deliverable, instance: LocalInstance) -> None:
