@@ -173,6 +173,14 @@ def test_what_passes_is_tried_again(gcs: StrictGcs, store: Store, big, fault: Fa
     assert gcs.data(f"a/b/{big.object_name}") == big.path.read_bytes()
 
 
+def test_a_server_that_does_not_answer_in_time_is_tried_again(gcs: StrictGcs, big) -> None:
+    gcs.faults.append(Fault("PUT", delay_s=0.6, skip=1))
+    options = StoreOptions(retry=QUICK, chunk_bytes=256 << 10, read_timeout_s=0.3)
+    with open_store("gs://bucket/a/b", options) as store:
+        assert store.put(big).outcome is PutOutcome.STORED
+    assert gcs.data(f"a/b/{big.object_name}") == big.path.read_bytes()
+
+
 def test_after_a_reset_only_what_did_not_arrive_is_sent_again(gcs: StrictGcs, big) -> None:
     with SpoilingProxy(gcs.port, reset_after=[1_000_000] * 3) as proxy, pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
