@@ -184,8 +184,8 @@ def test_retry_after_is_waited_for(gcs: StrictGcs, store: Store, big, monkeypatc
 
 
 def test_a_server_that_does_not_answer_in_time_is_tried_again(gcs: StrictGcs, big) -> None:
-    gcs.faults.append(Fault("PUT", delay_s=0.6, skip=1))
-    options = StoreOptions(retry=QUICK, chunk_bytes=256 << 10, read_timeout_s=0.3)
+    gcs.faults.append(Fault("PUT", delay_s=1.2, skip=1))
+    options = StoreOptions(retry=QUICK, chunk_bytes=256 << 10, read_timeout_s=0.8)
     with open_store("gs://bucket/a/b", options) as store:
         assert store.put(big).outcome is PutOutcome.STORED
     assert gcs.data(f"a/b/{big.object_name}") == big.path.read_bytes()

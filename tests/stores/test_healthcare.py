@@ -141,8 +141,8 @@ def test_what_passes_is_tried_again_when_importing(service, gcs, importing, inst
 
 
 def test_a_slow_service_is_tried_again(service, options, instance) -> None:
-    service.faults.append(Fault("POST", delay_s=0.6))
-    with open_store(URL, replace(options, read_timeout_s=0.3)) as store:
+    service.faults.append(Fault("POST", delay_s=1.2))
+    with open_store(URL, replace(options, read_timeout_s=0.8)) as store:
         store.put(instance)
     assert len(service.instances) == 1
 
