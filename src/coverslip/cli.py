@@ -23,6 +23,7 @@ from coverslip.deid_commands import deid_group
 from coverslip.errors import CoverslipError, UsageError
 from coverslip.map_commands import map_group
 from coverslip.remap_commands import remap
+from coverslip.upload_commands import handover, retract, upload
 from coverslip.validate_commands import validate
 
 if TYPE_CHECKING:
@@ -75,6 +76,9 @@ cli.add_command(map_group)
 cli.add_command(deid_group)
 cli.add_command(remap)
 cli.add_command(validate)
+cli.add_command(upload)
+cli.add_command(handover)
+cli.add_command(retract)
 
 
 def main() -> NoReturn:
