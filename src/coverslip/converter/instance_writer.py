@@ -28,7 +28,7 @@ _LARGEST_BASIC_OFFSET = 2**32 - 1
 _LARGEST_NATIVE = 2**32 - 2
 _COPY_BYTES = 16 << 20
 _HASHED_BYTES = 1 << 20
-_HASHED_BEHIND = 4 << 20
+_HASHED_BEHIND = 16 << 20
 """Bytes given to be hashed in the background that may wait."""
 
 
