@@ -98,6 +98,10 @@ bench: $(INSTALLED) ## measure speed and memory against a peer and the limit
 baseline: $(INSTALLED) ## write the pinned columns of the catalog's table of headers
 	@$(PYTHON) -m tools.make_baseline_schema
 
+.PHONY: soak
+soak: $(INSTALLED) ## put 2 GB into every kind of store and see that memory does not grow
+	@$(PYTHON) -m benchmarks.stores
+
 .PHONY: lock
 lock: $(INSTALLED) ## resolve the newest versions that pyproject.toml allows into requirements.lock
 	@$(PYTHON) -m pip install -qq uv

@@ -156,6 +156,8 @@ def convert(slides: tuple[Path, ...], dry_run: bool, as_json: bool, **options: A
     Stored frames are copied bit for bit where DICOM allows. A series appears only when it is complete and checked; one
     that is already there is left as it is. A slide that fails does not stop the others.
     """
+    # Read when numpy is loaded: its linear algebra, which nothing here uses, would start threads that spin for a while.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from coverslip.converter.convert import convert_slide, plan_conversion
 
     # Threads that need Python for some microseconds between decoding and encoding shall not wait 5 ms for it.

@@ -81,7 +81,11 @@ _OPTIONS = (
         show_default=True,
         help="Basic, extended or empty offset table; auto: basic while its 32 bits reach.",
     ),
-    click.option("--memory", default="64M", show_default=True, metavar="SIZE", help="Budget for frames in flight."),
+    click.option(
+        "--memory",
+        metavar="SIZE",
+        help="Budget for pixels and frames in flight; default: 64M, or as much as large tiles need at the least.",
+    ),
     click.option(
         "--validate",
         type=click.Choice(["fast", "thorough", "off"]),
@@ -140,7 +144,7 @@ def request_maker(options: Mapping[str, Any]) -> Callable[[Path], ConversionRequ
         "uid_root": require_uid_root(options["uid_root"]) if options["uid_root"] else UUID_ROOT,
         "offset_table": options["offset_table"],
         "workers": options.get("workers") or len(os.sched_getaffinity(0)),
-        "memory_bytes": parse_size("--memory", options["memory"]),
+        "memory_bytes": parse_size("--memory", options["memory"]) if options["memory"] else None,
         "overwrite": options.get("overwrite", False),
         "validate": options["validate"],
         "replaces": _parse_replacement(options.get("replaces"), options.get("reason")),

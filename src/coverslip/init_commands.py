@@ -18,8 +18,8 @@ Examples:
 """
 
 _MAP = """\
-# How a line of manifest.csv becomes DICOM attributes. `coverslip map check manifest.csv --map map.toml` says what is
-# missing or does not fit, and `coverslip map show` what one slide would get. docs/map-language.md explains the language.
+# How a line of manifest.csv becomes DICOM attributes. `coverslip map check manifest.csv --map map.toml` says what
+# is missing or does not fit, `coverslip map show` what one slide would get; docs/map-language.md explains the language.
 
 [map]
 name = "collection"

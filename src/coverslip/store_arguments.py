@@ -32,7 +32,12 @@ _OPTIONS = (
     click.option("--client-key-password-env", default="", metavar="VARIABLE", help="Holds the password of the key."),
     click.option("--ca-file", type=_file, metavar="FILE", help="Authorities to trust in place of the usual ones, PEM."),
     click.option("--allow-plain-http", is_flag=True, help="Allow HTTP without TLS to other machines than this one."),
-    click.option("--endpoint-url", default="", metavar="URL", help="Where the service is, if not in its usual place."),
+    click.option(
+        "--endpoint-url",
+        multiple=True,
+        metavar="URL",
+        help="Where the service is, if not in its usual place; given as --credentials is.",
+    ),
     click.option(
         "--staging-url",
         default="",
@@ -61,11 +66,8 @@ def open_stores(urls: Sequence[str], options: Mapping[str, Any], *, naming: str,
     from coverslip.stores.options import ClientCertificate, Naming, StoreOptions, parse_credentials
     from coverslip.stores.registry import open_store
 
-    said = [parse_credentials(text) for text in options["credentials"]]
-    if len(said) not in (0, 1, len(urls)):
-        raise UsageError(
-            f"--credentials is given {len(said)} times: wanted once, or once for each of {len(urls)} stores"
-        )
+    credentials = [parse_credentials(text) for text in _each("--credentials", options["credentials"], len(urls))]
+    endpoints = _each("--endpoint-url", options["endpoint_url"], len(urls))
     certificate = None
     if options["client_certificate"]:
         certificate = ClientCertificate(
@@ -79,14 +81,24 @@ def open_stores(urls: Sequence[str], options: Mapping[str, Any], *, naming: str,
         ca_file=options["ca_file"],
         allow_plain_http=options["allow_plain_http"],
         connections=workers + 2,
-        endpoint_url=options["endpoint_url"],
         staging_url=options["staging_url"],
     )
     with ExitStack() as stack:
         stores = []
         for index, url in enumerate(urls):
-            credentials = said[index if len(said) > 1 else 0] if said else shared.credentials
-            stores.append(stack.enter_context(open_store(url, replace(shared, credentials=credentials))))
+            own = replace(
+                shared,
+                credentials=credentials[index] if credentials else shared.credentials,
+                endpoint_url=endpoints[index] if endpoints else "",
+            )
+            stores.append(stack.enter_context(open_store(url, own)))
         if len({store.url for store in stores}) < len(stores):
             raise UsageError("a store is named twice")
         yield stores
+
+
+def _each(name: str, values: Sequence[str], stores: int) -> Sequence[str]:
+    """Return a value for each store, or none if none is given."""
+    if len(values) not in (0, 1, stores):
+        raise UsageError(f"{name} is given {len(values)} times: wanted once, or once for each of {stores} stores")
+    return list(values) * stores if len(values) == 1 else values

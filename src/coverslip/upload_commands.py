@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +124,7 @@ def upload(
     most_frames = _parse_frames(frames)
     outcomes = []
     with (
+        warnings.catch_warnings(action="ignore"),  # libraries' remarks about odd values, which validation tells
         open_stores([to, *also], options, naming=options["naming"], workers=options["workers"]) as stores,
         Ledger(options["ledger"] or default_ledger()) as book,
     ):
@@ -133,8 +135,12 @@ def upload(
                 failure = {"class": "StoreError", "message": problem}
                 click.echo(json.dumps({"path": os.fspath(path), "state": "refused", "failure": failure}))
         destinations = [Destination(store, book, most_frames) for store in stores]
-        with _progress() as (on_change, pause):
-            for outcome in deliver(found, destinations, book, wanted, Meter(on_change)):
+        with (
+            _progress() as (on_change, pause),
+            # On an interrupt its threads end before the ledger and the stores are closed.
+            closing(deliver(found, destinations, book, wanted, Meter(on_change))) as delivered,
+        ):
+            for outcome in delivered:
                 outcomes.append(outcome)
                 with pause():
                     click.echo(json.dumps(outcome.as_json()) if as_json else _outcome_text(outcome))
@@ -272,6 +278,7 @@ def _retract_text(outcome: RetractOutcome) -> str:
     lines = [f"{tombstone.series_instance_uid}: {'retracted' if tombstone.complete else 'NOT ALL REMOVED'}"]
     for removal in outcome.stores:
         told = removal.failure.message if removal.failure else f"{_count(removal.instances, 'instance')} removed"
+        told += f", {_count(removal.objects, 'other object')}" if removal.objects else ""
         lines.append(f"  {removal.url}: {told}")
     if outcome.files:
         lines.append(f"  {_count(outcome.files, 'file')} removed from folders")

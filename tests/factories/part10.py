@@ -98,9 +98,9 @@ def write_part10(
     return local_instance(path, uids, transfer_syntax_uid, name)
 
 
-def write_sparse_part10(folder: Path, size_bytes: int, frame_bytes: int = 1 << 20) -> LocalInstance:
+def write_sparse_part10(folder: Path, size_bytes: int, frame_bytes: int = 1 << 20, *, number: int = 1) -> LocalInstance:
     """Write an instance of about a size whose frames are holes, so that it takes hardly any room."""
-    uids = InstanceUids("2.25.10", "2.25.209", "2.25.3099")
+    uids = InstanceUids("2.25.10", "2.25.209", f"2.25.309{number}")
     frames = max(1, size_bytes // (frame_bytes + 8))
     ds = _data_set(uids, "Sparse", JPEG_BASELINE, 16, frames)
     places = [index * (frame_bytes + 8) for index in range(frames)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,27 @@ def test_a_url_with_a_login_or_query_is_refused_and_not_repeated(url: str) -> No
     with pytest.raises(UsageError) as caught:
         open_store(url)
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url, module, extra",
+    [
+        ("s3://bucket/x", "obstore", "s3"),
+        ("gs://bucket/x", "google", "cloud"),
+        ("dicomweb+https://host/x", "httpx", "cloud"),
+        ("healthcare://p/l/d/s", "httpx", "cloud"),
+    ],
+)
+def test_a_missing_library_is_named_with_the_extra_that_brings_it(url: str, module: str, extra: str) -> None:
+    script = (
+        f"import sys; sys.modules[{module!r}] = None\n"
+        "from coverslip.errors import MissingDependencyError\n"
+        "from coverslip.stores.registry import open_store\n"
+        f"try: open_store({url!r})\n"
+        "except MissingDependencyError as error: print(error)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert run.stdout == f"{url.partition(':')[0]}:// needs {module}: pip install 'coverslip[{extra}]'\n"
 
 
 def test_each_scheme_is_there_once() -> None:

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 from tests.faults.command_line import COMMAND, ENVIRONMENT, ROOT
+from tests.stores.fakes.dicomweb import StrictDicomWeb
 from tests.stores.fakes.gcs import StrictGcs
-from tests.stores.fakes.http_server import Dropped, Request
+from tests.stores.fakes.http_server import Dropped, Fault, Request, Response
 from tests.stores.fakes.proxy import SpoilingProxy
 from tests.upload.conftest import UNPROVEN, Delivery, stored_names
 
@@ -72,6 +73,19 @@ def test_an_upload_that_was_killed_is_finished_by_the_next(
     with Ledger(delivery.ledger_file) as ledger:
         states = {record.state for record in ledger.iter_records()}
     assert states == {State.UPLOADED, State.VERIFIED}
+
+
+def test_runs_of_one_series_into_one_store_end_well_together(
+    archive: LocalStore, converted: Path, tmp_path: Path
+) -> None:
+    command = [*COMMAND, *map(str, _upload(converted, tmp_path))]
+    processes = [
+        subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    ends = [(*process.communicate(timeout=60), process.returncode) for process in processes]
+    assert [(said, code) for _printed, said, code in ends] == [("", 0)] * 3, ends
+    assert stored_names(archive) == names(converted)
 
 
 @pytest.fixture(scope="session")
@@ -206,11 +220,11 @@ def assert_one_more_run_ends_verified(delivery: Delivery, gcs: StrictGcs, conver
     assert all(gcs.objects[name].generation == generation for name, generation in before.items())
 
 
-@pytest.mark.parametrize("moment", range(6))
+@pytest.mark.parametrize("moment", range(4))
 def test_an_upload_to_a_bucket_that_was_killed_is_finished_by_the_next(
     moment: int, gcs: StrictGcs, delivery: Delivery, converted: Path, tmp_path: Path
 ) -> None:
-    kill_at = 3 + moment * 5
+    kill_at = 3 + moment * 7
     requests = itertools.count(1)
     with subprocess.Popen(
         [*COMMAND, *map(str, _upload(converted, tmp_path, "gs://bucket/a", "--credentials", "none"))],
@@ -228,6 +242,30 @@ def test_an_upload_to_a_bucket_that_was_killed_is_finished_by_the_next(
         gcs.before = kill
         process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
+    assert_one_more_run_ends_verified(delivery, gcs, converted)
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_upload_ends_at_once_and_is_finished_by_the_next(
+    number: signal.Signals, code: int, gcs: StrictGcs, delivery: Delivery, converted: Path, tmp_path: Path
+) -> None:
+    with subprocess.Popen(
+        [*COMMAND, *map(str, _upload(converted, tmp_path, "gs://bucket/a", "--credentials", "none"))],
+        env={**ENVIRONMENT, "STORAGE_EMULATOR_HOST": gcs.url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+
+        def interrupt(request: Request) -> None:
+            if request.method == "PUT" and gcs.count("PUT") == 2:
+                process.send_signal(number)
+
+        gcs.before = interrupt
+        _printed, said = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in said
+    assert len(gcs.objects) < len(names(converted))
     assert_one_more_run_ends_verified(delivery, gcs, converted)
 
 
@@ -284,3 +322,95 @@ def test_a_token_that_expires_amid_the_run_fails_the_rest_and_a_new_one_ends_ver
     assert "Bearer" not in data
     monkeypatch.setenv("TOKEN", "two")
     assert_one_more_run_ends_verified(delivery, gcs, converted, credentials=TokenFromEnvironment("TOKEN"))
+
+
+# Over the network: DICOMweb, which gives no digest.
+
+
+@pytest.fixture
+def dicomweb() -> Iterator[StrictDicomWeb]:
+    with StrictDicomWeb() as server:
+        yield server
+
+
+@contextmanager
+def service(url: str) -> Iterator[Store]:
+    with open_store(f"dicomweb+{url}", StoreOptions(retry=HASTY)) as store:
+        yield store
+
+
+def assert_ends_verified_over_dicomweb(delivery: Delivery, dicomweb: StrictDicomWeb, converted: Path) -> None:
+    with service(dicomweb.dicomweb_url) as store:
+        delivery.stores = [store]
+        (outcome,) = delivery.run(converted)
+        assert outcome.state == State.VERIFIED
+        (again,) = delivery.run(converted)
+        assert (again.state, again.bytes_sent) == (State.VERIFIED, 0)
+    stored = sorted(path.read_bytes() for path in dicomweb.instances.values())
+    assert stored == sorted(path.read_bytes() for path in converted.glob("*.dcm"))
+
+
+@pytest.mark.parametrize("instance", range(2))
+@pytest.mark.parametrize("read_bytes", [0, 30_000, None])
+def test_an_upload_over_dicomweb_that_was_killed_amid_an_instance_is_finished_by_the_next(
+    instance: int,
+    read_bytes: int | None,
+    dicomweb: StrictDicomWeb,
+    delivery: Delivery,
+    converted: Path,
+    tmp_path: Path,
+) -> None:
+    if read_bytes is not None:
+        dicomweb.faults.append(Fault("POST", read_bytes=read_bytes, skip=instance))
+    answer = dicomweb.answer
+
+    def kill(request: Request) -> Response:
+        if request.method != "POST" or dicomweb.count("POST") <= instance:
+            return answer(request)
+        response = answer(request) if read_bytes is None else None  # it is kept, but nobody hears of it
+        process.kill()
+        process.wait()
+        if response is None:
+            raise Dropped
+        return response
+
+    dicomweb.answer = kill
+    command = [*COMMAND, *map(str, _upload(converted, tmp_path, f"dicomweb+{dicomweb.dicomweb_url}"))]
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE) as process:
+        process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert len(dicomweb.instances) == instance + (read_bytes is None)
+    dicomweb.faults.clear()
+    dicomweb.answer = answer
+    assert_ends_verified_over_dicomweb(delivery, dicomweb, converted)
+
+
+def test_a_byte_changed_on_its_way_over_dicomweb_is_found_and_the_next_run_puts_it_right(
+    dicomweb: StrictDicomWeb, delivery: Delivery, converted: Path
+) -> None:
+    with SpoilingProxy(dicomweb.port, corrupt_upload_at=[100_000]) as proxy:
+        with service(dicomweb.dicomweb_url.replace(dicomweb.url, proxy.url)) as store:
+            store.url = dicomweb.dicomweb_url  # the ledger knows the store by its own URL
+            delivery.stores = [store]
+            (outcome,) = delivery.run(converted, options=replace(UNPROVEN, workers=1))
+        assert proxy.corrupted == 1
+    assert outcome.state == State.FAILED
+    (failed,) = [each for each in outcome.destinations[0].instances if each.state is not State.VERIFIED]
+    assert failed.failure is not None
+    assert "differs in the store: frame" in failed.failure.message
+    assert_ends_verified_over_dicomweb(delivery, dicomweb, converted)
+
+
+def test_connections_reset_amid_dicomweb_requests_fail_the_run_and_the_next_ends_verified(
+    dicomweb: StrictDicomWeb, delivery: Delivery, converted: Path
+) -> None:
+    dicomweb.faults += [
+        Fault("POST", read_bytes=50_000, drop_request=True),
+        Fault("POST", drop_response=True),
+        Fault("GET", path=".*/metadata", drop_response=True),
+    ]
+    with service(dicomweb.dicomweb_url) as store:
+        delivery.stores = [store]
+        (outcome,) = delivery.run(converted, options=replace(UNPROVEN, workers=1))
+    assert outcome.state == State.FAILED
+    assert_ends_verified_over_dicomweb(delivery, dicomweb, converted)

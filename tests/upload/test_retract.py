@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.stores.fakes.dicomweb import StrictDicomWeb
 from tests.upload.conftest import UNPROVEN, Delivery, stored_names
 
-from coverslip.errors import CatalogError, RejectedError
+from coverslip.errors import CatalogError
 from coverslip.pipeline.ledger import Ledger, State
-from coverslip.stores.base import StoredInstance
 from coverslip.stores.local import LocalStore
-from coverslip.stores.options import Naming
+from coverslip.stores.options import Naming, StoreOptions
+from coverslip.stores.registry import open_store
 from coverslip.upload.deliverables import describe_series, find_series
 from coverslip.upload.handover import handover_rows, read_handover, write_handover
 from coverslip.upload.retract import RetractOutcome, RetractRequest, retract_series
@@ -45,6 +46,7 @@ def test_a_series_goes_from_all_stores_and_others_stay(
         assert list(store.iter_instances("", converted.name)) == []
     again = retract(delivery, converted.name)
     assert [removal.instances for removal in again.stores] == [0, 0]
+    assert [removal.objects for removal in again.stores] == [0, 0]
     assert again.tombstone == outcome.tombstone
     assert again.tombstone.instances == count
 
@@ -73,6 +75,18 @@ def test_the_tombstone_tells_no_patient_and_no_study_and_the_ledger_forgets(
     }
     with Ledger(delivery.ledger_file) as ledger:
         assert list(ledger.iter_records()) == []
+    instance = next(converted.glob("*.dcm")).stem.encode()
+    assert instance not in delivery.ledger_file.read_bytes()
+
+
+def test_previews_in_the_bucket_go_too(delivery: Delivery, archive: LocalStore, converted: Path) -> None:
+    delivery.run(converted)
+    kept = {"previews/1.2.3.png", f"previews/{converted.name}.7", f"previews/{converted.name}7/1.png"}
+    for name in (f"previews/{converted.name}.png", f"previews/{converted.name}/1/2.png", *kept):
+        archive.put_bytes(name, b"picture")
+    assert retract(delivery, converted.name).stores[0].objects == 2
+    assert stored_names(archive) == {*kept, tombstone_name(converted)}
+    assert retract(delivery, converted.name).stores[0].objects == 0
 
 
 def test_upload_refuses_what_was_retracted_here_or_from_another_machine(
@@ -127,42 +141,60 @@ def test_hand_over_files_lose_its_lines_and_hashes_follow(
         assert (tmp_path / "handover" / path.name).read_bytes() == path.read_bytes()
 
 
-@dataclass
-class Stubborn:
-    """A store that removes nothing, as many DICOMweb stores."""
-
-    inner: LocalStore
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def remove(self, stored: StoredInstance) -> bool:
-        raise RejectedError("removes nothing")
-
-
 def test_a_store_that_removes_nothing_is_told_and_the_tombstone_is_not_complete(
-    delivery: Delivery, archive: LocalStore, uids_archive: LocalStore, converted: Path
+    delivery: Delivery, archive: LocalStore, converted: Path
 ) -> None:
-    delivery.stores.append(uids_archive)
+    with StrictDicomWeb() as server, open_store(f"dicomweb+{server.dicomweb_url}", StoreOptions()) as store:
+        delivery.stores = [store, archive]
+        delivery.run(converted)
+        server.removes = False
+        outcome = retract(delivery, converted.name)
+        first, second = outcome.stores
+        assert first.failure is not None
+        assert "removes nothing" in first.failure.message
+        assert second.failure is None
+        assert stored_names(archive) == {tombstone_name(converted)}
+        assert not outcome.tombstone.complete
+        (refused,) = delivery.run(converted)
+        assert refused.state == "refused"
+        server.removes = True
+        assert retract(delivery, converted.name).tombstone.complete
+        assert server.instances == {}
+
+
+def test_a_replaced_series_that_a_store_does_not_remove_is_told(
+    delivery: Delivery, converted: Path, corrected: Path
+) -> None:
+    options = replace(UNPROVEN, replaces=converted.name)
+    with StrictDicomWeb() as server, open_store(f"dicomweb+{server.dicomweb_url}", StoreOptions()) as store:
+        delivery.stores = [store]
+        delivery.run(converted)
+        server.removes = False
+        (outcome,) = delivery.run(corrected, options=options)
+        assert outcome.state == State.FAILED
+        assert outcome.destinations[0].failure is not None
+        assert "the replaced series could not be removed" in outcome.destinations[0].failure.message
+        server.removes = True
+        assert delivery.run(corrected, options=options)[0].state == State.VERIFIED
+
+
+def test_previews_are_found_though_another_ledger_delivered_the_series(
+    delivery: Delivery, converted: Path, tmp_path: Path
+) -> None:
     delivery.run(converted)
-    delivery.stores[0] = Stubborn(archive)
-    outcome = retract(delivery, converted.name)
-    first, second = outcome.stores
-    assert first.failure is not None
-    assert first.failure.message == "removes nothing"
-    assert second.failure is None
-    assert not outcome.tombstone.complete
-    (refused,) = delivery.run(converted)
-    assert refused.state == "refused"
-    delivery.stores[0] = archive
-    assert retract(delivery, converted.name).tombstone.complete
-    assert stored_names(archive) == {tombstone_name(converted)}
+    stored = next(tmp_path.glob("archive/*/*.dcm"))
+    (tmp_path / "previews" / stored.parent.name).mkdir(parents=True)
+    for name in (f"{stored.stem}.png", f"{stored.parent.name}/1.png", f"{next(converted.glob('*.dcm')).stem}.png"):
+        (tmp_path / "previews" / name).touch()
+    other = replace(delivery, ledger_file=tmp_path / "other.sqlite")
+    assert retract(other, converted.name, folders=(tmp_path / "previews",)).files == 3
+    assert list((tmp_path / "previews").iterdir()) == []
 
 
 def test_further_places_are_told_each_time(delivery: Delivery, converted: Path) -> None:
-    told: list[str] = []
+    told: list[tuple[str, str]] = []
 
-    def failing(_series: str) -> None:
+    def failing(_series: str, _reason: str) -> None:
         raise CatalogError("no answer")
 
     with pytest.raises(CatalogError):
@@ -171,6 +203,6 @@ def test_further_places_are_told_each_time(delivery: Delivery, converted: Path) 
         tombstone = ledger.tombstone(converted.name)
     assert tombstone is not None
     assert not tombstone.complete
-    outcome = retract(delivery, converted.name, forget=(told.append,))
-    assert told == [converted.name]
+    outcome = retract(delivery, converted.name, forget=(lambda *all_of_it: told.append(all_of_it),))
+    assert told == [(converted.name, "label visible")]
     assert outcome.tombstone.complete

@@ -381,6 +381,7 @@ class Ledger:
             )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
         if version < len(_MIGRATIONS):
             self._migrate()
 

@@ -31,7 +31,9 @@ from coverslip.stores.multipart import iter_parts
 from coverslip.stores.options import StoreOptions
 from coverslip.stores.orthanc_rest import OrthancRest
 from coverslip.stores.part10 import Part10File, sample_frame_numbers
-from coverslip.stores.stow_answer import StowAnswer, is_duplicate, is_passing, parse_stow_answer, reason_in_words
+from coverslip.stores.progress import Progress
+from coverslip.stores.quiet import no_pydicom_warnings
+from coverslip.stores.stow_answer import StowAnswer, is_passing, parse_stow_answer, reason_in_words
 from coverslip.stores.transport import require_safe_url
 from coverslip.stores.whole_file import iter_chunks, whole_file
 
@@ -71,6 +73,8 @@ class DicomWebStore:
 
     sends_multipart = True
     """Whether an instance is sent as the only part of a multipart body, as the standard has it."""
+    knows_orthanc = True
+    """Whether the service may be Orthanc's."""
 
     def __init__(self, url: str, service_url: str, options: StoreOptions, authorization: Authorization) -> None:
         self.url = url.rstrip("/")
@@ -82,7 +86,7 @@ class DicomWebStore:
     def put(self, instance: LocalInstance, on_bytes: OnBytes | None = None) -> PutResult:
         """Send an instance in one request if it is not there; see `coverslip.stores.base.Store`."""
         require_unchanged(instance)
-        progress = _Progress(on_bytes)
+        progress = Progress(on_bytes)
         try:
             result = self._put(instance, progress)
         except BaseException:
@@ -91,7 +95,7 @@ class DicomWebStore:
         progress.move_to(instance.size_bytes)
         return result
 
-    def _put(self, instance: LocalInstance, progress: _Progress) -> PutResult:
+    def _put(self, instance: LocalInstance, progress: Progress) -> PutResult:
         def attempt() -> PutResult | StoredInstance:
             # Also before a second attempt: the first may have arrived although its answer did not.
             return self._find_once(instance) or self._send_once(instance, progress)
@@ -110,7 +114,7 @@ class DicomWebStore:
             )
         return PutResult(PutOutcome.ALREADY_THERE, there)
 
-    def _send_once(self, instance: LocalInstance, progress: _Progress) -> PutResult | StoredInstance:
+    def _send_once(self, instance: LocalInstance, progress: Progress) -> PutResult | StoredInstance:
         what = f"instance {instance.uids.sop_instance_uid}"
         head, tail, content_type = self._envelope()
 
@@ -149,8 +153,8 @@ class DicomWebStore:
             warning = told.stored[uid]
             return PutResult(PutOutcome.STORED, stored, (reason_in_words(warning),) if warning else ())
         reason = told.failed.get(uid, next(iter(told.failed.values()), None))
-        duplicate = reason is None or is_duplicate(reason)
-        if answer.status == 409 and duplicate and (there := self._find_once(instance)) is not None:
+        # Somebody else may have stored it meanwhile; the reasons that stores give for that differ.
+        if answer.status == 409 and (there := self._find_once(instance)) is not None:
             return there
         if told.failed or answer.status in (400, 409):
             words = reason_in_words(reason) if reason is not None else "the store refuses it without a reason"
@@ -194,7 +198,7 @@ class DicomWebStore:
     def _compare(self, instance: LocalInstance, stored: StoredInstance, frame_numbers: Sequence[int]) -> Comparison:
         compared: list[str] = []
         differences: list[str] = []
-        file = self._orthanc.find_file(instance.uids.sop_instance_uid)
+        file = self._orthanc.find_file(instance.uids.sop_instance_uid) if self.knows_orthanc else None
         if file is not None:
             compared += ["size", "md5"]
             if file.size_bytes != instance.size_bytes:
@@ -203,7 +207,9 @@ class DicomWebStore:
                 differences.append(f"md5: {file.md5}, expected {instance.md5}")
         local = Part10File(instance.path)
         compared.append("metadata")
-        differences += iter_differences(self.read_header(stored), local.header)
+        header = self.read_header(stored)
+        with no_pydicom_warnings():
+            differences += iter_differences(header, local.header)
         if frame_numbers:
             compared.append(f"frames {', '.join(map(str, frame_numbers))}")
             differences += self._compare_frames(local, stored, frame_numbers)
@@ -322,7 +328,7 @@ class DicomWebStore:
         answer = self._http.ask("DELETE", place, what, expected=(200, 202, 204, 404, 410, *_NO_SUCH_METHOD))
         if answer.status not in _NO_SUCH_METHOD:
             return answer.status not in (404, 410)
-        if self._orthanc.is_there():
+        if self.knows_orthanc and self._orthanc.is_there():
             return self._orthanc.remove(place.rpartition("/")[2])
         raise RejectedError(f"{what}: {self.url} removes nothing by DICOMweb ({answer.status})")
 
@@ -354,23 +360,6 @@ class DicomWebStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class _Progress:
-    """Tells how far an upload is, and takes back what must be sent again."""
-
-    def __init__(self, on_bytes: OnBytes | None) -> None:
-        self._on_bytes = on_bytes
-        self._told = 0
-
-    def move(self, length: int) -> None:
-        self._told += length
-        if self._on_bytes:
-            self._on_bytes(length)
-
-    def move_to(self, place: int) -> None:
-        if place != self._told:
-            self.move(place - self._told)
 
 
 def _uid(model: Mapping[str, Any], tag: str) -> str:

@@ -34,7 +34,7 @@ from coverslip.stores.objects import Digest, NamedBytes
 from coverslip.stores.options import Anonymous, StoreDefault, StoreOptions
 from coverslip.stores.resumable import LostSession, ResumableSession
 from coverslip.stores.retrying import Retrier
-from coverslip.stores.transport import require_safe_url
+from coverslip.stores.transport import require_safe_url, tls_context
 
 __all__ = ["GcsStore", "open_store_at"]
 
@@ -280,16 +280,9 @@ class GcsStore(NamedBytes):
         if os.environ.get(_EMULATOR) and isinstance(credentials, StoreDefault):
             credentials = Anonymous()
         session = AuthorizedSession(load_google_credentials(credentials))  # type: ignore[no-untyped-call]
-        adapter = requests.adapters.HTTPAdapter(pool_maxsize=self._options.connections)
+        adapter = _Adapter(self._options)
         session.mount("https://", adapter)
         session.mount("http://", adapter)
-        if self._options.ca_file:
-            session.verify = str(self._options.ca_file)
-        certificate = self._options.client_certificate
-        if certificate:
-            if certificate.key_password_variable:
-                raise UsageError(f"{certificate.certificate.name}: gs:// takes no client certificate with a password")
-            session.cert = (str(certificate.certificate), str(certificate.key or certificate.certificate))
         return session
 
     def _call[T](self, what: str, call: Callable[[Callable[..., Any]], T], *expected: int) -> T:
@@ -320,6 +313,25 @@ class GcsStore(NamedBytes):
             return lambda: self._retrier.run(lambda: told(request))
 
         return told(lambda: call(retrying))
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Sets up TLS as asked, also where variables of the environment would have it otherwise."""
+
+    def __init__(self, options: StoreOptions) -> None:
+        self._tls_context = tls_context(options)
+        self._ca_file = str(options.ca_file) if options.ca_file else None
+        super().__init__(pool_maxsize=options.connections)
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        """Make pools whose connections show the client's certificate."""
+        super().init_poolmanager(*arguments, **options, ssl_context=self._tls_context)
+
+    def send(self, request: requests.PreparedRequest, *arguments: Any, **options: Any) -> requests.Response:
+        """Send a request, trusting the authorities asked for."""
+        if self._ca_file is not None:
+            options["verify"] = self._ca_file
+        return super().send(request, *arguments, **options)
 
 
 class _Crc32c:

@@ -203,6 +203,8 @@ class StoreOptions:
         Where the service is if not in its usual place: of the Healthcare API, or a server that speaks S3.
     staging_url : str
         For `healthcare://`: a ``gs://`` URL to stage instances under and import them from, in place of STOW-RS.
+    operation_timeout_s : float
+        How long to wait for an import or the removal of a series.
     """
 
     naming: Naming = Naming.UUIDS
@@ -217,3 +219,4 @@ class StoreOptions:
     retry: RetryPolicy = RetryPolicy()
     endpoint_url: str = ""
     staging_url: str = ""
+    operation_timeout_s: float = 3600.0

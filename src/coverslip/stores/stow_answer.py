@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from xml.etree import ElementTree as ET
 
-__all__ = ["StowAnswer", "is_duplicate", "is_passing", "parse_stow_answer", "reason_in_words"]
+__all__ = ["StowAnswer", "is_passing", "parse_stow_answer", "reason_in_words"]
 
 _LARGEST_ANSWER_BYTES = 16 << 20
 
@@ -31,7 +31,6 @@ _REASONS = {
     0xA900: "the data set does not match the SOP class or the study",
     0xC122: "the transfer syntax is not supported",
 }
-_DUPLICATES = frozenset({0x0111, 0xB00E, 0xB00F})
 
 
 def reason_in_words(code: int) -> str:
@@ -47,11 +46,6 @@ def reason_in_words(code: int) -> str:
         else:
             words = "reason not known"
     return f"{words} ({code:04X}H)"
-
-
-def is_duplicate(code: int) -> bool:
-    """Whether a reason says that something has these UIDs."""
-    return code in _DUPLICATES
 
 
 def is_passing(code: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -83,7 +83,7 @@ def deliver(
     ledger: Ledger,
     options: DeliveryOptions,
     meter: Meter | None = None,
-) -> Iterator[SeriesOutcome]:
+) -> Generator[SeriesOutcome]:
     """Deliver series to all destinations, and yield what became of each, in their order.
 
     Whatever happens to one series, instance or destination does not stop the others. What is interrupted is taken up
@@ -252,10 +252,9 @@ class _Run:
         else:
             outcome = destination.send(series, instance, on_bytes)
             if outcome.state is State.UPLOADED and self._options.verify:
-                sent = outcome
-                outcome = replace(
-                    destination.verify(series, instance), bytes_sent=sent.bytes_sent, warnings=sent.warnings
-                )
+                verified = destination.verify(series, instance)
+                warnings = (*outcome.warnings, *verified.warnings)
+                outcome = replace(verified, bytes_sent=outcome.bytes_sent, warnings=warnings)
         self._meter.add(instances_done=1)
         return outcome
 

@@ -226,7 +226,7 @@ def _walk(folder: Path) -> Iterator[Path]:
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if not name.startswith("."):
+            if not name.startswith(".") and name != "DICOMDIR":  # an index of the folder, made for media
                 yield Path(place) / name
 
 

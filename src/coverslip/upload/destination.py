@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from coverslip.errors import ConflictError, CoverslipError, RejectedError, StoreError
@@ -21,6 +21,11 @@ from coverslip.upload.deliverables import Deliverable, fingerprint
 from coverslip.upload.outcome import Failure, InstanceOutcome
 
 __all__ = ["Destination", "Listing"]
+
+
+_DIGESTS = ("md5", "crc32c")
+_OF_BYTES = (*_DIGESTS, "size", "frame", "frames")
+"""First words of what comparisons tell of bytes, besides metadata."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +109,17 @@ class Destination:
             if not started:
                 self._ledger.start(task, digest=instance.md5, size_bytes=instance.size_bytes, ours=before)
             self._ledger.finish(task, state, error=(failure.error_class, failure.message))
-            return InstanceOutcome(uid, instance.path, state, bytes_sent=max(0, sent), failure=failure)
+            return InstanceOutcome(uid, instance.path, state, failure=failure)
         self._ledger.finish(task, State.UPLOADED, location=result.stored.location)
-        if result.outcome is PutOutcome.ALREADY_THERE and not sent:
-            on_bytes(instance.size_bytes)
+        on_bytes(instance.size_bytes - sent)
+        new = result.outcome is PutOutcome.STORED
         return InstanceOutcome(
-            uid, instance.path, State.UPLOADED, result.stored.location, max(0, sent), warnings=result.warnings
+            uid,
+            instance.path,
+            State.UPLOADED,
+            result.stored.location,
+            instance.size_bytes if new else 0,
+            warnings=result.warnings,
         )
 
     def verify(self, series: Deliverable, instance: LocalInstance) -> InstanceOutcome:
@@ -123,15 +133,17 @@ class Destination:
                 raise StoreError(f"instance {uid} is not in {self.url}")
             comparison = self._compare(instance)
             _require_unchanged(series, instance)
-            if not comparison.equal:
-                differences = "; ".join(comparison.differences) or "nothing could be compared"
-                raise StoreError(f"differs in the store: {differences}")
+            grave, remarks = _judge(comparison)
+            if grave:
+                raise StoreError(f"differs in the store: {'; '.join(grave)}")
         except Exception as error:  # noqa: BLE001 - one instance must not stop the others
             failure = _failure_of(error, instance)
             self._ledger.finish(task, State.FAILED, error=(failure.error_class, failure.message))
             return InstanceOutcome(uid, instance.path, State.FAILED, failure=failure)
         self._ledger.finish(task, State.VERIFIED, location=stored.location)
-        return InstanceOutcome(uid, instance.path, State.VERIFIED, stored.location, compared=comparison.compared)
+        return InstanceOutcome(
+            uid, instance.path, State.VERIFIED, stored.location, compared=comparison.compared, warnings=remarks
+        )
 
     def list_series(self, series: Deliverable) -> Listing:
         """Ask the store what it holds of a series.
@@ -181,18 +193,16 @@ class Destination:
                 if stored.location not in seen:
                     yield stored
 
-    def remove_series(self, series_instance_uid: str, *, thorough: bool = True) -> int:
-        """Remove a series and return how many instances were there.
+    def remove(self, series_instance_uid: str, found: Sequence[StoredInstance], *, thorough: bool = True) -> int:
+        """Remove what was found of a series, and return how many instances were there.
 
         Raises
         ------
         StoreError
             If something of it is left.
         """
-        removed = sum(
-            self.store.remove(stored) for stored in list(self.iter_stored(series_instance_uid, thorough=thorough))
-        )
-        left = sum(1 for _ in self.iter_stored(series_instance_uid, thorough=thorough)) if removed else 0
+        removed = sum(self.store.remove(stored) for stored in found)
+        left = sum(1 for _ in self.iter_stored(series_instance_uid, thorough=thorough)) if found else 0
         if left:
             raise StoreError(f"{left} instances of {series_instance_uid} are still in {self.url} after their removal")
         return removed
@@ -208,7 +218,7 @@ class Destination:
         self._ledger.start(task)
         self._ledger.finish(task, State.STARTED, location=new)
         try:
-            removed = self.remove_series(old, thorough=False)
+            removed = self.remove(old, list(self.iter_stored(old, thorough=False)), thorough=False)
         except CoverslipError as error:
             failure = Failure.of(error)
             self._ledger.finish(task, State.FAILED, location=new, error=(failure.error_class, failure.message))
@@ -245,7 +255,7 @@ class Destination:
             return False
         verify = self._record(instance, Stage.VERIFY)
         if verify is not None and verify.state is State.FAILED and record.ours:
-            if self._compare(instance).equal:
+            if not _judge(self._compare(instance))[0]:
                 return True
             self.store.remove(stored)
             return False
@@ -264,6 +274,20 @@ class Destination:
         return f"{self.url}/{name}"
 
 
+def _judge(comparison: Comparison) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the differences that disprove an instance, and remarks.
+
+    Where a digest of all bytes is equal the instance is there as it is here; that a store tells some metadata in
+    another way, for example without empty items, is a remark.
+    """
+    if not comparison.compared:
+        return ("nothing could be compared",), ()
+    grave = [each for each in comparison.differences if each.split(":")[0].split(" ")[0] in _OF_BYTES]
+    if grave or not any(each.startswith(_DIGESTS) for each in comparison.compared):
+        return comparison.differences, ()
+    return (), tuple(f"the store tells other metadata: {each}" for each in comparison.differences)
+
+
 def _require_unchanged(series: Deliverable, instance: LocalInstance) -> None:
     if fingerprint(instance.path) != series.fingerprints[instance.uids.sop_instance_uid]:
         raise StoreError("the file was changed meanwhile, expected a file at rest")
@@ -273,4 +297,4 @@ def _failure_of(error: Exception, instance: LocalInstance) -> Failure:
     """Return what is told of an error; names of files may name persons, UIDs do not."""
     uid = instance.uids.sop_instance_uid
     failure = Failure.of(error, {str(instance.path): uid, instance.path.name: uid})
-    return Failure(failure.error_class, failure.message.removeprefix(f"{uid}: "))
+    return Failure(failure.error_class, failure.message.removeprefix("instance ").removeprefix(f"{uid}: "))

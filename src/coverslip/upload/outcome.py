@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -34,7 +35,9 @@ class Failure:
             What to say in place of texts that may identify, such as the name of a file.
         """
         if not isinstance(error, CoverslipError):
-            return cls(type(error).__name__, "unexpected: a fault of coverslip, please report it")
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(place.filename).name}, line {place.lineno}"
+            return cls(type(error).__name__, f"unexpected in {where}: a fault of coverslip, please report it")
         message = str(error)
         for name, spoken in (names or {}).items():
             message = message.replace(name, spoken)

@@ -9,10 +9,13 @@ from coverslip.errors import ValidationFailedError
 from coverslip.pipeline.ledger import Kind, Ledger, Stage, State, Task
 from coverslip.upload.deliverables import CONVERSION_FILE, Deliverable, digest_file
 from coverslip.uuids import merkle_md5
+from coverslip.validators.report import Severity
 
 __all__ = ["ValidateMode", "check_bytes", "prove_series"]
 
 _MOST_RULES = 5
+_SUFFICIENT = ("fast", "thorough")
+"""Modes of a conversion's validation that looked at frames too."""
 
 
 class ValidateMode(StrEnum):
@@ -57,10 +60,10 @@ def prove_series(series: Deliverable, mode: ValidateMode, ledger: Ledger) -> str
     digest = merkle_md5(instance.md5 for instance in series.instances)
     task = Task(Kind.SERIES, series.series_instance_uid, Stage.VALIDATE)
     if mode is ValidateMode.AUTO:
-        recorded = series.conversion.get("validation")
-        if isinstance(recorded, dict) and isinstance(recorded.get("passed"), bool):
-            if not recorded["passed"]:
-                raise ValidationFailedError(f"the validation that {CONVERSION_FILE} records has failed")
+        worst = _worst_recorded(series)
+        if worst == Severity.ERROR:
+            raise ValidationFailedError(f"the validation that {CONVERSION_FILE} records has failed")
+        if worst is not None:
             return "validated by its conversion"
         known = ledger.record(task)
         if known is not None and known.digest == digest and known.state is State.DONE:
@@ -75,13 +78,20 @@ def prove_series(series: Deliverable, mode: ValidateMode, ledger: Ledger) -> str
     return "validated"
 
 
+def _worst_recorded(series: Deliverable) -> str | None:
+    """Return the severity of the gravest finding of the conversion's own validation, or None if there was none."""
+    recorded = series.conversion.get("validation")
+    if not isinstance(recorded, dict) or recorded.get("mode") not in _SUFFICIENT or "worst" not in recorded:
+        return None
+    return str(recorded["worst"])
+
+
 def _rules_broken(series: Deliverable) -> list[str]:
     """Validate the files and return the rules of ERROR findings, with how many there are of each."""
-    from coverslip.validators.report import Severity, count_rules
-    from coverslip.validators.series import open_series
-    from coverslip.validators.validate import validate_series
+    from coverslip.validators.report import count_rules
+    from coverslip.validators.validate import ValidationOptions, validate_paths
 
-    views, unreadable = open_series([instance.path for instance in series.instances])
-    findings = [*unreadable, *(found for view in views for found in validate_series(view).findings)]
+    reports = validate_paths([instance.path for instance in series.instances], ValidationOptions())
+    findings = (found for report in reports for found in report.findings)
     counts = count_rules(found for found in findings if found.severity is Severity.ERROR)
     return [f"{rule} ({count})" if count > 1 else rule for rule, count in counts.items()]

@@ -5,6 +5,7 @@ Every step may be repeated, and the tombstone is written first: whatever is kill
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,11 @@ from pathlib import Path
 
 from coverslip.errors import CoverslipError, StoreError
 from coverslip.pipeline.ledger import Ledger, Stage, Tombstone
-from coverslip.stores.base import ObjectStore
+from coverslip.stores.base import ObjectStore, StoredInstance
 from coverslip.upload.destination import Destination
 from coverslip.upload.handover import read_handover, write_handover
 from coverslip.upload.outcome import Failure
-from coverslip.upload.tombstones import write_tombstone
+from coverslip.upload.tombstones import is_tombstone, write_tombstone
 
 __all__ = ["RetractOutcome", "RetractRequest", "StoreRemoval", "count_stored", "retract_series"]
 
@@ -36,23 +37,34 @@ class RetractRequest:
     handovers : tuple of Path
         Folders of hand-over files.
     forget : tuple of callable
-        Further places that are told the Series Instance UID and remove what they hold of it, such as a catalog; each
-        may be told again.
+        Further places, such as a catalog, that are told the Series Instance UID and the reason and remove what they
+        hold of the series, its history included; each may be told again.
     """
 
     series_instance_uid: str
     reason: str
     folders: tuple[Path, ...] = ()
     handovers: tuple[Path, ...] = ()
-    forget: tuple[Callable[[str], object], ...] = ()
+    forget: tuple[Callable[[str, str], object], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class StoreRemoval:
-    """What was removed from one store."""
+    """What was removed from one store.
+
+    Parameters
+    ----------
+    url : str
+    instances : int
+    objects : int
+        What else was named after the series, such as previews.
+    failure : Failure, optional
+        Why something is left.
+    """
 
     url: str
     instances: int = 0
+    objects: int = 0
     failure: Failure | None = None
 
 
@@ -99,42 +111,74 @@ def retract_series(request: RetractRequest, destinations: Sequence[Destination],
         If a folder, hand-over file or further place fails.
     """
     uid = request.series_instance_uid
-    tombstone = ledger.bury(uid, request.reason, 0, complete=False)
-    names = {uid, *_names_known(uid, destinations, ledger)}
+    ledger.bury(uid, request.reason, 0, complete=False)
+    found = {destination.url: _find(destination, uid) for destination in destinations}
+    counts = (len(each) for each in found.values() if not isinstance(each, Failure))
+    tombstone = ledger.bury(uid, request.reason, max(counts, default=0), complete=False)
+    names = {uid}
+    for destination in destinations:
+        names.update(_names_of(uid, destination, found[destination.url], ledger))
+    # Folders first: what names their files is known as long as it is in a store or in the ledger.
     files = sum(_remove_named(folder, names) for folder in request.folders)
     rows = sum(_remove_rows(folder, uid) for folder in request.handovers)
-    removals = []
-    for destination in destinations:
-        removal = _remove_from(destination, uid)
-        removals.append(removal)
-        tombstone = ledger.bury(uid, request.reason, removal.instances, complete=False)
+    removals = [_remove_from(each, found[each.url], names, tombstone) for each in destinations]
     for forget in request.forget:
-        forget(uid)
+        forget(uid, tombstone.reason)
     if all(removal.failure is None for removal in removals):
-        for destination in destinations:
-            if isinstance(destination.store, ObjectStore):
-                write_tombstone(destination.store, tombstone)
         ledger.forget_series(uid)
         tombstone = ledger.bury(uid, request.reason, 0, complete=True)
     return RetractOutcome(tuple(removals), files, rows, tombstone)
 
 
-def _remove_from(destination: Destination, uid: str) -> StoreRemoval:
+def _find(destination: Destination, uid: str) -> list[StoredInstance] | Failure:
     try:
-        return StoreRemoval(destination.url, destination.remove_series(uid))
+        return list(destination.iter_stored(uid, thorough=True))
+    except CoverslipError as error:
+        return Failure.of(error)
+
+
+def _remove_from(
+    destination: Destination, found: list[StoredInstance] | Failure, names: set[str], tombstone: Tombstone
+) -> StoreRemoval:
+    """Remove what was found in a store, and leave a tombstone where there is a place for it."""
+    if isinstance(found, Failure):
+        return StoreRemoval(destination.url, failure=found)
+    try:
+        if isinstance(destination.store, ObjectStore):
+            write_tombstone(destination.store, tombstone)
+        instances = destination.remove(tombstone.series_instance_uid, found)
+        return StoreRemoval(destination.url, instances, _remove_named_objects(destination, names))
     except CoverslipError as error:
         return StoreRemoval(destination.url, failure=Failure.of(error))
 
 
-def _names_known(uid: str, destinations: Sequence[Destination], ledger: Ledger) -> Iterator[str]:
+def _names_of(
+    uid: str, destination: Destination, found: list[StoredInstance] | Failure, ledger: Ledger
+) -> Iterator[str]:
     """Yield the UIDs and UUIDs after which files of the series may be named."""
-    for destination in destinations:
-        for record in ledger.records_of(uid, Stage.UPLOAD, destination.url):
-            yield record.task.subject
-            if record.location and isinstance(destination.store, ObjectStore):
-                folder, _, name = record.location.rpartition("/")
+    records = ledger.records_of(uid, Stage.UPLOAD, destination.url)
+    stored = [] if isinstance(found, Failure) else found
+    yield from (record.task.subject for record in records)
+    yield from (each.uids.sop_instance_uid for each in stored if each.uids)
+    if isinstance(destination.store, ObjectStore):
+        for location in {*(record.location for record in records), *(each.location for each in stored)}:
+            if location and location.endswith(".dcm"):
+                folder, _, name = location.removeprefix(f"{destination.url}/").rpartition("/")
                 yield name.removesuffix(".dcm")
                 yield folder.rpartition("/")[2]
+
+
+def _remove_named_objects(destination: Destination, names: set[str]) -> int:
+    """Remove the objects of a bucket of which any part of the name, between slashes, is one of the names."""
+    store = destination.store
+    if not isinstance(store, ObjectStore):
+        return 0
+    named = []
+    for stored in store.iter_objects():
+        name = stored.location.removeprefix(f"{destination.url}/")
+        if not is_tombstone(name) and any(_is_named(part, names) for part in name.split("/")):
+            named.append(stored)
+    return sum(store.remove(stored) for stored in named)
 
 
 def _remove_named(folder: Path, names: set[str]) -> int:
@@ -142,18 +186,17 @@ def _remove_named(folder: Path, names: set[str]) -> int:
     removed = 0
     try:
         for path in sorted(folder.rglob("*")):
-            if path.is_symlink() or path.exists():
-                name = path.name
-                if any(name == each or (name.startswith(f"{each}.") and _is_suffix(name, each)) for each in names):
-                    removed += _remove(path)
+            if _is_named(path.name, names) and (path.is_symlink() or path.exists()):
+                removed += _remove(path)
     except OSError as error:
         raise StoreError(f"{folder} cannot be cleared: {error.strerror}") from error
     return removed
 
 
-def _is_suffix(name: str, stem: str) -> bool:
-    """Whether what follows is the ending of a file, and not more of a longer UID."""
-    return not name[len(stem) + 1 : len(stem) + 2].isdigit()
+def _is_named(name: str, names: set[str]) -> bool:
+    """Whether a name is one of the names, alone or before the ending of a file, not before more of a longer UID."""
+    stems = (name[: match.start()] for match in re.finditer(r"\.(?![0-9])", name))
+    return name in names or any(stem in names for stem in stems)
 
 
 def _remove(path: Path) -> int:

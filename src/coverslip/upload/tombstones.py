@@ -8,12 +8,20 @@ from coverslip.errors import StoreError
 from coverslip.pipeline.ledger import Tombstone
 from coverslip.stores.base import ObjectStore, Store
 
-__all__ = ["tombstone_name", "why_retracted", "write_tombstone"]
+__all__ = ["is_tombstone", "tombstone_name", "why_retracted", "write_tombstone"]
+
+
+_FOLDER = "retracted/"
+
+
+def is_tombstone(name: str) -> bool:
+    """Whether a name below the URL of a bucket or folder is that of a tombstone."""
+    return name.startswith(_FOLDER)
 
 
 def tombstone_name(series_instance_uid: str) -> str:
     """Return the name of a tombstone below the URL of a bucket or folder."""
-    return f"retracted/{series_instance_uid}.json"
+    return f"{_FOLDER}{series_instance_uid}.json"
 
 
 def write_tombstone(store: ObjectStore, tombstone: Tombstone) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import ssl
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +46,7 @@ class StrictDicomWeb(FakeServer):
     root = "/dicom"
     takes_multipart = True
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.instances: dict[Key, Path] = {}
         self.answers = "json"
         self.fail_with: int | None = None
@@ -57,7 +58,7 @@ class StrictDicomWeb(FakeServer):
         self.drops_padding = False
         self.bulk_host = ""
         self._folder = tempfile.TemporaryDirectory(prefix="strict-dicomweb-")
-        super().__init__()
+        super().__init__(tls)
 
     def close(self) -> None:
         super().close()
@@ -218,7 +219,7 @@ class StrictDicomWeb(FakeServer):
     # WADO-RS
 
     def _place(self, request: Request, key: Key) -> str:
-        host = self.bulk_host or f"http://{request.headers['Host']}"
+        host = self.bulk_host or f"{self._scheme}://{request.headers['Host']}"
         return f"{host}{self.root}/studies/{key[0]}/series/{key[1]}/instances/{key[2]}"
 
     def _metadata(self, request: Request, key: Key) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import secrets
+import ssl
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,14 +86,14 @@ class StrictGcs(FakeServer):
     public_url = ""
     """What sessions are told to be at, when clients come through a proxy."""
 
-    def __init__(self, bucket: str = "bucket") -> None:
+    def __init__(self, bucket: str = "bucket", tls: ssl.SSLContext | None = None) -> None:
         self.bucket = bucket
         self.objects: dict[str, StoredObject] = {}
         self.sessions: dict[str, Session] = {}
         self.session_chunks: list[int] = []
         self._generation = 1000
         self._folder = tempfile.TemporaryDirectory(prefix="strict-gcs-")
-        super().__init__()
+        super().__init__(tls)
 
     def close(self) -> None:
         super().close()

@@ -6,9 +6,12 @@ import contextlib
 import json
 import re
 import socket
+import ssl
 import struct
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -147,7 +150,7 @@ class FakeServer:
         Accepted values that are answered with 403.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.faults: list[Fault] = []
         self.log: list[tuple[str, str]] = []
         self.tokens: set[str] | None = None
@@ -179,19 +182,22 @@ class FakeServer:
             request_queue_size = 64
 
             def handle_error(self, request: object, client_address: object) -> None:
-                import traceback
-
-                fake.errors.append(traceback.format_exc())
+                # A client may leave, or refuse the certificate, at any moment.
+                if not isinstance(sys.exception(), ConnectionError | ssl.SSLError | Dropped):
+                    fake.errors.append(traceback.format_exc())
 
         self.errors: list[str] = []
         self._server = Server(("127.0.0.1", 0), Handler)
         self.port = self._server.server_address[1]
+        self._scheme = "https" if tls else "http"
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self._scheme}://127.0.0.1:{self.port}"
 
     def answer(self, request: Request) -> Response:
         raise NotImplementedError
