@@ -43,6 +43,8 @@ class ValidationOptions:
         Slide that the series was made from.
     slide : SlideSource or None
         The same, open already; it stays open.
+    headers_only : bool
+        Leave the pixel data alone.
     allowed_texts : tuple of str
         Texts of the slide that were written on purpose.
     workers : int
@@ -53,6 +55,7 @@ class ValidationOptions:
     thorough: bool = False
     source: Path | None = None
     slide: SlideSource | None = None
+    headers_only: bool = False
     allowed_texts: tuple[str, ...] = ()
     workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
 
@@ -73,6 +76,8 @@ class _Check:
         That ask for it.
     any_class : bool
         Whether it also looks at instances that are no slide images, such as annotations.
+    reads_pixel_data : bool
+        Whether there is nothing to check in headers alone.
     beside : bool
         Whether it mostly waits for another program, so that the other checks are made meanwhile.
     """
@@ -80,6 +85,7 @@ class _Check:
     module: str
     profiles: Sequence[str] = PROFILES
     any_class: bool = False
+    reads_pixel_data: bool = False
     beside: bool = False
 
 
@@ -88,13 +94,14 @@ _VIEWER = _Check("viewer", profiles=("idc", "slim"))
 _CHECKS = (
     _Check("part10", any_class=True),
     _Check("iod", any_class=True, beside=True),
-    _Check("frames"),
+    _Check("frames", reads_pixel_data=True),
     _Check("pyramid"),
-    _Check("content"),
+    _Check("content", reads_pixel_data=True),
     _Check("concatenation"),
     _Check("consistency", any_class=True),
+    _Check("plausibility", any_class=True),
     _Check("icc"),
-    _Check("lossy"),
+    _Check("lossy", reads_pixel_data=True),
     _Check("associated"),
     _Check("readers"),
     _Check("stores", any_class=True),
@@ -201,7 +208,13 @@ def _gravest_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 def _make_all(series: SeriesView, options: ValidationOptions) -> list[Finding]:
     """Make the checks that are asked for; those that wait for another program begin first, in a thread of their own."""
-    wanted = [check for check in _CHECKS if options.profile in check.profiles and (check.any_class or series.is_wsi)]
+    wanted = [
+        check
+        for check in _CHECKS
+        if options.profile in check.profiles
+        and (check.any_class or series.is_wsi)
+        and not (options.headers_only and check.reads_pixel_data)
+    ]
     with ThreadPoolExecutor(1) as executor:
         beside = {check.module: executor.submit(_make, check, series, options) for check in wanted if check.beside}
         return [
