@@ -43,7 +43,7 @@ _VOCABULARY_VRS = ("CS", "UI")
 _VOCABULARY = frozenset(
     "CodeMeaning CodeValue CodingSchemeDesignator ContributionDescription DeidentificationMethod DerivationDescription "
     "ICCProfile ImplementationVersionName Manufacturer ManufacturerModelName OpticalPathDescription "
-    "SoftwareVersions".split()
+    "PositionReferenceIndicator SoftwareVersions".split()
 )
 """Attributes that hold words of code lists or programs; none of a slide's own, but for what is unmistakable."""
 _MOST_COMMENTS = 1000
