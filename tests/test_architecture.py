@@ -28,7 +28,7 @@ ALLOWED_IMPORTS: dict[str, set[str]] = {
     "metadata_maps": {"errors", "validators.report"},
     "stores": {"errors"},
     "converter": {"errors", "settings", "tiler", "metadata_maps", "validators"},
-    "validators": {"errors", "settings", "tiler", "metadata_maps", "converter.sources"},
+    "validators": {"errors", "settings", "tiler", "metadata_maps", "stores", "converter.sources"},
     "deid_commands": {"errors", "metadata_maps", "validators", "converter.sources"},
     "map_commands": {"errors", "metadata_maps", "validators"},
     "remap_commands": {"errors", "converter", "metadata_maps", "validators", "map_commands"},
