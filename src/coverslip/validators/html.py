@@ -37,7 +37,7 @@ _MOST_SHOWN: Final = 20  # findings of one rule
 _MOST_MARKED: Final = 2000  # frames on one map
 _MOST_DECODED: Final = 64  # frames of the level that the thumbnail is made from
 _THUMBNAIL_SIDE: Final = 480
-_MAP_SIDE: Final = 640
+_MAP_SIDE: Final = 520
 _FRAME_PLACE: Final = re.compile(r"(?P<name>.+): frame (?P<number>\d+)")
 _USING_SUBSTANCE: Final = "424361007"  # SCT, of PS3.16 TID 8003
 _FAILED: Final = "failed"
@@ -224,11 +224,16 @@ def _summary(rows: Sequence[_Row], verdict: str) -> Iterator[str]:
         ("Slide", "Verdict", "Errors", "Warnings", "Remarks"),
         (
             (f'<a href="#series-{number}">{escape(row.name)}</a>', _badge(row.verdict), *map(str, row.numbers))
-            for number, row in enumerate(rows, 1)
+            for number, row in sorted(enumerate(rows, 1), key=_worst_first)
         ),
         "numbers",
     )
     yield "</section>\n"
+
+
+def _worst_first(numbered: tuple[int, _Row]) -> tuple[bool, int, int, int]:
+    number, row = numbered
+    return row.verdict != _FAILED, -row.numbers[0], -row.numbers[1], number
 
 
 def _severity(severity: Severity) -> str:
@@ -371,8 +376,8 @@ def _finding_rows(rule: str, findings: Sequence[Finding], labels: dict[str, str]
     for finding in findings[:_MOST_SHOWN]:
         yield [
             f"<code>{escape(rule)}</code>",
-            escape(finding.message) + (f"<br>{why}" if why else ""),
-            escape(_place(finding.place, labels)) or "the series",
+            escape(_named(finding.message, labels)) + (f"<br>{why}" if why else ""),
+            escape(_named(finding.place, labels)) or "the series",
             escape(finding.reference),
         ]
         why = ""  # once
@@ -380,11 +385,11 @@ def _finding_rows(rule: str, findings: Sequence[Finding], labels: dict[str, str]
         yield [f"<code>{escape(rule)}</code>", f"and {len(findings) - _MOST_SHOWN:,} more", "", ""]
 
 
-def _place(place: str, labels: dict[str, str]) -> str:
-    """Return a place with the names of files, which are UIDs as a rule, replaced by those of the table of images."""
+def _named(text: str, labels: dict[str, str]) -> str:
+    """Return a text with the names of files, which are UIDs as a rule, replaced by those of the table of images."""
     for name, label in labels.items():
-        place = place.replace(name, label)
-    return place
+        text = text.replace(name, label)
+    return text
 
 
 def _maps(
@@ -395,10 +400,12 @@ def _maps(
     for finding in reversed(findings):  # the gravest come first: they are to be kept
         if match := _FRAME_PLACE.fullmatch(finding.place):
             frames.setdefault(match["name"], {})[int(match["number"]) - 1] = finding
-    for image in series.slide_images:
+    yield '<div class="maps">\n' if frames else ""
+    for image in sorted(series.slide_images, key=lambda image: list(labels).index(image.name)):
         if image.name in frames:
             background = thumbnail if image.flavor in ("VOLUME", "THUMBNAIL") else None
             yield _map(image, labels[image.name], frames[image.name], background)
+    yield "</div>\n" if frames else ""
 
 
 def _map(image: InstanceView, label: str, frames: dict[int, Finding], thumbnail: str | None) -> str:
@@ -426,7 +433,8 @@ def _map(image: InstanceView, label: str, frames: dict[int, Finding], thumbnail:
     picture = f'<image href="{thumbnail}" width="{width:.1f}" height="{height:.1f}" preserveAspectRatio="none"/>'
     caption = f"{len(frames):,} of {image.number_of_frames:,} frames have findings: {label}"
     return (
-        f'<figure class="map"><svg role="img" aria-label="{escape(caption)}" viewBox="0 0 {width:.1f} {height:.1f}">'
+        f'<figure class="map"><svg role="img" aria-label="{escape(caption)}" viewBox="0 0 {width:.1f} {height:.1f}" '
+        f'width="{width:.0f}" height="{height:.0f}">'
         f'{picture if thumbnail else ""}<path d="{lines}"/>{marks}</svg>\n'
         f"<figcaption>{escape(caption)}</figcaption></figure>\n"
     )
@@ -491,6 +499,7 @@ a { color: #0b4f80; }
 code { font: .86em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 .quiet { color: var(--quiet); font-size: .875rem; }
 td .quiet { font-size: inherit; }
+h1, header .quiet { white-space: nowrap; }
 .lead { font-size: 1.1rem; }
 .badge { display: inline-block; padding: .1em .6em; border: 1px solid; border-radius: .25rem; font-size: .8rem;
   font-weight: 600; white-space: nowrap; vertical-align: middle; }
@@ -519,7 +528,7 @@ tbody th { font-weight: 400; }
 .findings caption::before { content: ""; display: inline-block; width: .7rem; height: .7rem; margin-right: .5rem; }
 .findings.error caption::before { background: #b3261e; } .findings.warning caption::before { background: #b97700; }
 .findings.info caption::before { background: #2f78ad; }
-.map { margin: 1.25rem 0; } .map svg { display: block; width: 100%; max-width: 40rem; max-height: 32rem;
+.maps { display: flex; flex-wrap: wrap; gap: 0 1.5rem; } .map { margin: 1.25rem 0; max-width: 100%; } .map svg { display: block; max-width: 100%; height: auto;
   border: 1px solid var(--line); background: #f5f6f7; }
 .map path { stroke: #6a737d; stroke-opacity: .35; stroke-width: .6; fill: none; }
 .map image { filter: grayscale(1); opacity: .45; }
@@ -527,7 +536,8 @@ tbody th { font-weight: 400; }
 .map rect.error { fill: #d93025; stroke: #8c150c; } .map rect.warning { fill: #f0a400; stroke: #744700; }
 .map rect.info { fill: #4d9bd3; stroke: #0b4f80; }
 figcaption { color: var(--quiet); font-size: .875rem; padding-top: .35rem; overflow-wrap: anywhere; }
-@media screen and (max-width: 40rem) { body { padding: 1rem .8rem 3rem; } dl div { grid-template-columns: 5.5rem 1fr; }
+@media screen and (max-width: 40rem) { h1 { font-size: 1.25rem; }
+  body { padding: 1rem .8rem 3rem; } dl div { grid-template-columns: 5.5rem 1fr; }
   .overview img { max-width: 100%; }
   .findings, .findings tbody, .findings tr, .findings th, .findings td, .findings caption { display: block; }
   .findings { min-width: 0; } .findings thead { position: absolute; left: -100vw; }
