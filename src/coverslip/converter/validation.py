@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from coverslip.converter.sources.base import SlideSource
     from coverslip.validators.validate import ValidationOptions
 
-__all__ = ["leave_quarantine", "quarantine", "summarize", "validate_conversion", "validate_staged"]
+__all__ = ["leave_quarantine", "quarantine", "summarize", "validate_conversion", "validate_headers"]
 
 _REPORT_FILE = "report.json"
 _REPORT_PAGE = "report.html"
@@ -43,10 +43,17 @@ def validate_conversion(
         workers=request.workers,
     )
     # Who gives a spacing knows that the slide states another one.
-    return validate_staged(staged, options, ignored=("fidelity.spacing",) if request.spacing_mm else ())
+    return _validate(staged, options, ignored=("fidelity.spacing",) if request.spacing_mm else ())
 
 
-def validate_staged(staged: Path, options: ValidationOptions, ignored: Collection[str] = ()) -> ValidationReport:
+def validate_headers(folder: Path) -> ValidationReport:
+    """Validate the one series of a folder by its headers alone."""
+    from coverslip.validators.validate import ValidationOptions
+
+    return _validate(folder, ValidationOptions(headers_only=True))
+
+
+def _validate(staged: Path, options: ValidationOptions, ignored: Collection[str] = ()) -> ValidationReport:
     """Validate the one series of a folder.
 
     Parameters

@@ -40,6 +40,8 @@ _BLUR = 4
 _LEAST_PIXELS = 16
 _PART = 2048
 """Rows and columns of the base that a thread looks at together, with the same part of the other levels."""
+_PART_BYTES = 20 << 20
+"""What the decoded frames of all levels of such a part take."""
 _BLANK = 250
 """Least sample of a reduced pixel that is background, where the slide is known to hold no tile for some frames."""
 
@@ -51,11 +53,13 @@ def check(series: SeriesView, options: ValidationOptions) -> Iterator[Finding]:
     every frame is decoded once.
     """
     fidelity = Fidelity(series, options.slide, thorough=options.thorough) if options.slide is not None else None
+    if fidelity is None:
+        yield from _look(series, options, None)
+        return
     try:
-        if fidelity is not None:
-            yield from fidelity.begin()
-        yield from _look(series, options, fidelity)
-        if fidelity is not None:
+        with ThreadPoolExecutor(1) as beside:
+            yield from fidelity.begin(beside)
+            yield from _look(series, options, fidelity)
             yield from fidelity.finish()
     except SourceError as error:
         yield finding("fidelity.source-unreadable", f"{type(error).__name__}: {error}")
@@ -78,6 +82,8 @@ def _look(series: SeriesView, options: ValidationOptions, fidelity: Fidelity | N
     for each in images:
         for index in each.frames(thorough=options.thorough):
             parts.setdefault(each.part(index), []).append((each, index))
+    if options.thorough:
+        series.decoded.make_room(options.workers * _PART_BYTES)
     found: dict[int, list[tuple[int, Finding]]] = {id(each): [] for each in images}
     with ThreadPoolExecutor(options.workers) as executor:
         for looked_at in executor.map(partial(_look_at, fidelity), (parts[key] for key in sorted(parts))):

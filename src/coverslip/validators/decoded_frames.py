@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DecodedFrames"]
 
-_MOST_BYTES = 64 << 20
+_MOST_BYTES = 24 << 20
 
 
 class DecodedFrames:
@@ -39,6 +39,10 @@ class DecodedFrames:
             while self._bytes > self._most_bytes:
                 self._bytes -= self._frames.popitem(last=False)[1].nbytes
         return pixels
+
+    def make_room(self, most_bytes: int) -> None:
+        """Keep so many bytes from now on, if that is more than before."""
+        self._most_bytes = max(self._most_bytes, most_bytes)
 
     def clear(self) -> None:
         """Forget all."""

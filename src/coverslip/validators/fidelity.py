@@ -15,6 +15,8 @@ from coverslip.validators.report import Severity
 from coverslip.validators.rules import finding
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
+
     from coverslip.converter.sources.base import SlideSource, SourcePyramid
     from coverslip.validators.instance import InstanceView
     from coverslip.validators.report import Finding
@@ -44,12 +46,14 @@ class Fidelity:
         self._series = series
         self._slide = slide
         self._thorough = thorough
-        self._pyramid: SourcePyramid | None = None
         self._comparisons: dict[int, LevelComparison] = {}
         self._sound = True
+        self._colour: Future[list[Finding]] | None = None
 
-    def begin(self) -> Iterator[Finding]:
+    def begin(self, executor: Executor) -> Iterator[Finding]:
         """Compare sizes, spacing, and the bytes of frames that are copies; yield what is found.
+
+        Colours are compared by `executor` meanwhile: to load OpenSlide takes as long as a small slide.
 
         Raises
         ------
@@ -59,10 +63,11 @@ class Fidelity:
         if not self._series.levels:
             return
         base = self._series.levels[0][0]
-        self._pyramid = pyramid = self._find_pyramid(base)
+        pyramid = self._find_pyramid(base)
         if pyramid is None:
             yield _wrong_size(self._slide, base)
             return
+        self._colour = executor.submit(lambda: list(self._compare_colour(base, pyramid)))
         yield from _check_spacing(base, pyramid)
         copies: dict[int, Mosaic] = {}
         for instance in (each for level in self._series.levels for each in level):
@@ -97,12 +102,12 @@ class Fidelity:
             comparison.compare_frame(frame_index)
 
     def finish(self) -> Iterator[Finding]:
-        """Yield what came of the frames, and compare colours with those that OpenSlide reads."""
+        """Yield what came of the frames, and how their colours differ from those that OpenSlide reads."""
         for instance in (each for level in self._series.levels for each in level):
             if id(instance) in self._comparisons:
                 yield from self._noted(list(self._comparisons[id(instance)].findings()), instance)
-        if self._pyramid is not None and self._sound:  # a base that shows something else has other colours too
-            yield from self._compare_colour(self._series.levels[0][0], self._pyramid)
+        if self._colour is not None and self._sound:  # a base that shows something else has other colours too
+            yield from self._colour.result()
 
     def _noted(self, findings: list[Finding], instance: InstanceView) -> list[Finding]:
         is_base = instance is self._series.levels[0][0]

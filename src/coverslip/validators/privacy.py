@@ -5,6 +5,7 @@ No message repeats what was found: it says where a text stands, where it comes f
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -37,11 +38,27 @@ __all__ = [
 
 _REFERENCE = "PS3.15 E.1"
 _SHORTEST = 4
+_SHORTEST_TELLING = 8
+_VOCABULARY_VRS = ("CS", "UI")
+_VOCABULARY = frozenset(
+    "CodeMeaning CodeValue CodingSchemeDesignator ContributionDescription DeidentificationMethod DerivationDescription "
+    "ICCProfile ImplementationVersionName Manufacturer ManufacturerModelName OpticalPathDescription "
+    "PositionReferenceIndicator SoftwareVersions".split()
+)
+"""Attributes that hold words of code lists or programs; none of a slide's own, but for what is unmistakable."""
 _MOST_COMMENTS = 1000
 """Different comments of one file that are looked at; what goes on like that has been told by then."""
 
 _TRANSFER_SYNTAXES_JPEG2000 = ("1.2.840.10008.1.2.4.9", "1.2.840.10008.1.2.4.20")
 
+_IDENTIFYING = (
+    "OtherPatientNames PatientBirthName PatientMotherBirthName PatientAddress PatientTelephoneNumbers "
+    "PatientTelecomInformation MilitaryRank MedicalRecordLocator InsurancePlanIdentification ResponsiblePerson "
+    "PersonName PersonAddress PersonTelephoneNumbers OperatorsName OperatorIdentificationSequence "
+    "PerformingPhysicianName NameOfPhysiciansReadingStudy PhysiciansOfRecord RequestingPhysician "
+    "ReferringPhysicianName ReferringPhysicianAddress ReferringPhysicianTelephoneNumbers".split()
+)
+"""Of the attributes that PS3.15 table E.1-1 removes or empties, those that are a person's name or where to find one."""
 _COLUMN = re.compile(
     r"(patient|last|first|sur|given|family|full|middle|maiden)[ _-]?name|mrn|medical[ _-]?record|ssn|social[ _-]?sec|"
     r"birth|\bdob\b|phone|e-?mail|address|zip|postal",
@@ -71,6 +88,16 @@ class Secret:
 
     text: str
     origin: str
+
+    @property
+    def common(self) -> bool:
+        """Whether a word or short text of the slide's file that may well stand somewhere by chance.
+
+        A slide may be called ``tissue.svs`` or ``level_1.svs``: where only words of a vocabulary or of a program can
+        stand, such a text is not searched for.
+        """
+        plain = _plain(self.text)
+        return self.origin.startswith("source") and (len(plain) < _SHORTEST_TELLING or not any(map(str.isdigit, plain)))
 
 
 def is_identifying_column(name: str) -> bool:
@@ -126,8 +153,10 @@ def check(series: SeriesView, options: ValidationOptions) -> Iterator[Finding]:
     """Search the headers of a series, and those of its frames, for what identifies."""
     search = _Search(secrets_of_source(options.slide, options.allowed_texts) if options.slide is not None else ())
     for instance in series.instances:
-        yield from search.in_text(instance.name, f"{instance.name}: file name")
-        yield from _check_instance(instance, search)
+        yield from search.in_text(instance.name, f"{instance.name}: file name", vocabulary=True)
+        yield from _check_header(instance, search)
+        if not options.headers_only:
+            yield from _check_comments(instance, search)
 
 
 def check_privacy(
@@ -160,12 +189,15 @@ def check_privacy(
         raise StoreError("no DICOM files found to check")
     for file in files:
         try:
-            findings += search.in_text(file.name, f"{file.name}: file name")
+            findings += search.in_text(file.name, f"{file.name}: file name", vocabulary=True)
             if file.suffix == ".json":
-                findings += search.in_text(file.read_text("utf-8", "replace"), file.name)
+                text = file.read_text("utf-8", "replace")
+                findings += search.in_text(text, file.name, vocabulary=True)
+                findings += search.in_text(_curated_part(text), file.name)
             else:
                 instance = InstanceView(file)
-                findings += _check_instance(instance, search)
+                findings += _check_header(instance, search)
+                findings += _check_comments(instance, search)
                 instance.file.close()
             if every_byte:
                 findings += _check_bytes(file, search)
@@ -181,6 +213,17 @@ def _files(path: Path) -> Iterator[Path]:
         yield from (file for file in path.rglob("*") if file.suffix in (".dcm", ".json") and file.is_file())
     else:
         yield path
+
+
+def _curated_part(text: str) -> str:
+    """Return what of `conversion.json` is not in words of this program; all of another file."""
+    try:
+        stated = json.loads(text)
+        if "coverslip_version" not in stated:
+            return text
+        return json.dumps([stated.get("collection"), stated.get("replaces")], ensure_ascii=False)
+    except (ValueError, TypeError):
+        return text
 
 
 class _Search:
@@ -204,17 +247,21 @@ class _Search:
             if (coded := secret.text.encode(coding, "ignore")) and len(coded) >= _SHORTEST
         }
 
-    def in_text(self, text: str, place: str) -> Iterator[Finding]:
-        """Yield a finding for each secret that stands in a text as whole words, or anywhere if it is long."""
+    def in_text(self, text: str, place: str, *, vocabulary: bool = False) -> Iterator[Finding]:
+        """Yield a finding for each secret that stands in a text as whole words, or anywhere if it is long.
+
+        In a text that is of some `vocabulary`, common words are not searched for.
+        """
         plain = f" {_plain(text)} "
         for words, secret in self._plain:
-            if f" {words} " in plain or (len(words) >= 8 and words in plain):
+            found = f" {words} " in plain or (len(words) >= _SHORTEST_TELLING and words in plain)
+            if found and not (vocabulary and secret.common):
                 yield _leak(secret, place)
 
-    def in_bytes(self, data: bytes, place: str) -> Iterator[Finding]:
-        """Yield a finding for each secret that stands in bytes, in any usual coding."""
+    def in_bytes(self, data: bytes, place: str, *, vocabulary: bool = False) -> Iterator[Finding]:
+        """Yield a finding for each secret that stands in bytes, in any usual coding; `vocabulary` as in a text."""
         for coded, secret in self.encoded:
-            if coded in data:
+            if coded in data and not (vocabulary and secret.common):
                 yield _leak(secret, place)
 
 
@@ -233,7 +280,7 @@ def _plain(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold().replace("_", " ")))
 
 
-def _check_instance(instance: InstanceView, search: _Search) -> Iterator[Finding]:
+def _check_header(instance: InstanceView, search: _Search) -> Iterator[Finding]:
     ds, name = instance.header, instance.name
     if instance.preamble.strip(b"\0"):
         yield _warning("privacy.preamble", "the preamble is not empty", f"{name}: preamble")
@@ -243,16 +290,30 @@ def _check_instance(instance: InstanceView, search: _Search) -> Iterator[Finding
     yield from _check_dataset(instance.file_meta, f"{name}: file meta", search)
     yield from _check_dataset(ds, name, search)
     label = instance.flavor in ("LABEL", "OVERVIEW") and ds.get("BurnedInAnnotation") != "NO"
-    if label and ds.get("PatientIdentityRemoved") == "YES":
+    claimed = ds.get("PatientIdentityRemoved") == "YES"
+    if label and claimed:
         message = "shows the slide's label, and says that the patient's identity is removed"
         yield Finding("privacy.claim", Severity.ERROR, message, name, "PS3.3 C.7.1.1")
-    if instance.encapsulated and instance.pixel_element is not None:
-        with suppress(CorruptSourceError):  # told by the rules of frames
-            yield from _check_comments(instance, search)
+    elif label:
+        message = f"the {instance.flavor.lower()} shows the slide's label, unless it was masked"
+        yield Finding("privacy.label-image", Severity.INFO, message, name, "PS3.15 E.3.1")
+    for keyword in _IDENTIFYING:
+        if ds.get(keyword) and claimed:
+            message = "names or locates a person, and the patient's identity is said to be removed"
+            yield Finding("privacy.claim", Severity.ERROR, message, f"{name}: {keyword}", "PS3.3 C.7.1.1")
+        elif ds.get(keyword):
+            yield _warning("privacy.identifying-attribute", "names or locates a person", f"{name}: {keyword}")
 
 
 def _check_comments(instance: InstanceView, search: _Search) -> Iterator[Finding]:
     """Search the comments and application segments in the headers of the frames."""
+    if not instance.encapsulated or instance.pixel_element is None:
+        return
+    with suppress(CorruptSourceError):  # told by the rules of frames
+        yield from _comments_of_frames(instance, search)
+
+
+def _comments_of_frames(instance: InstanceView, search: _Search) -> Iterator[Finding]:
     jpeg2000 = instance.transfer_syntax_uid.startswith(_TRANSFER_SYNTAXES_JPEG2000)
     seen: set[bytes] = set()
     for header, frames in instance.frame_headers():
@@ -298,15 +359,16 @@ def _check_dataset(ds: Dataset, place: str, search: _Search) -> Iterator[Finding
     for element in ds:
         keyword = element.keyword or ("private" if element.tag.is_private else "unknown")
         where = f"{place}: {keyword} {element.tag}"
+        vocabulary = element.VR in _VOCABULARY_VRS or keyword in _VOCABULARY
         if element.VR == "SQ":
             for number, item in enumerate(element.value):
                 yield from _check_dataset(item, f"{where}[{number}]", search)
         elif isinstance(element.value, bytes):
-            yield from search.in_bytes(element.value, where)
+            yield from search.in_bytes(element.value, where, vocabulary=vocabulary)
         else:
             values = element.value if element.VM > 1 else [element.value]
             for text in map(str, values if values is not None else ()):
-                yield from search.in_text(text, where)
+                yield from search.in_text(text, where, vocabulary=vocabulary)
                 yield from _check_patterns(keyword, element.VR, text, where)
         if element.tag.is_private and not element.tag.is_private_creator and element.tag.group != 0x0013:
             yield _warning("privacy.private-tag", "a private attribute of unknown meaning", where)

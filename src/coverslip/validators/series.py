@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -43,6 +43,8 @@ class SeriesView:
         Of files of the series whose header cannot be read to its end.
     tally : Tally
     decoded : DecodedFrames
+    on_close : callable
+        Removes what the files were fetched to.
     missing_tiles : dict
         For how many frames of each file the slide held no tile, as far as its conversion or the slide tells.
     """
@@ -54,6 +56,7 @@ class SeriesView:
     tally: Tally = field(default_factory=Tally)
     decoded: DecodedFrames = field(default_factory=DecodedFrames)
     missing_tiles: dict[str, int] = field(default_factory=dict)
+    on_close: Callable[[], None] = lambda: None
 
     @property
     def is_wsi(self) -> bool:
@@ -76,9 +79,17 @@ class SeriesView:
         volumes = sorted((each for each in self.slide_images if each.flavor == "VOLUME"), key=area)
         return [list(group) for _size, group in groupby(volumes, key=area)]
 
+    def read(self, files: Iterable[StoredFile]) -> None:
+        """Add instances by their files."""
+        for file in files:
+            instance = _read(lambda file=file: InstanceView(file, self.tally), file, self.unreadable)  # type: ignore[misc]
+            if instance is not None:
+                self.instances.append(instance)
+
     def close(self) -> None:
         """Release the files and the frames."""
         self.decoded.clear()
+        self.on_close()
         for instance in self.instances:
             instance.file.close()
 
@@ -102,13 +113,15 @@ class FoundSeries:
     files: list[StoredFile] = field(default_factory=list)
     sop_instance_uids: list[str] = field(default_factory=list)
 
+    @property
+    def fetched(self) -> bool:
+        """Whether opening it brings its files to this machine."""
+        return False
+
     def open(self) -> SeriesView:
         """Read the headers."""
         view = SeriesView(self.series_instance_uid, [], self.files[0].folder)
-        for file in self.files:
-            instance = _read(lambda file=file: InstanceView(file, view.tally), file, view.unreadable)  # type: ignore[misc]
-            if instance is not None:
-                view.instances.append(instance)
+        view.read(self.files)
         view.missing_tiles.update(_stated_missing_tiles(self.files[0].local_path))
         return view
 
@@ -134,7 +147,7 @@ def open_series(paths: Sequence[Path]) -> tuple[list[SeriesView], list[Finding]]
     return [each.open() for each in found], unreadable
 
 
-def find_series(files: Iterator[StoredFile]) -> tuple[list[FoundSeries], list[Finding]]:
+def find_series(files: Iterable[StoredFile]) -> tuple[list[FoundSeries], list[Finding]]:
     """Group files by series.
 
     Returns

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +42,8 @@ class ValidationOptions:
         Slide that the series was made from.
     slide : SlideSource or None
         The same, open already; it stays open.
+    headers_only : bool
+        Leave the pixel data alone.
     allowed_texts : tuple of str
         Texts of the slide that were written on purpose.
     workers : int
@@ -53,6 +54,7 @@ class ValidationOptions:
     thorough: bool = False
     source: Path | None = None
     slide: SlideSource | None = None
+    headers_only: bool = False
     allowed_texts: tuple[str, ...] = ()
     workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
 
@@ -73,6 +75,8 @@ class _Check:
         That ask for it.
     any_class : bool
         Whether it also looks at instances that are no slide images, such as annotations.
+    reads_pixel_data : bool
+        Whether there is nothing to check in headers alone.
     beside : bool
         Whether it mostly waits for another program, so that the other checks are made meanwhile.
     """
@@ -80,6 +84,7 @@ class _Check:
     module: str
     profiles: Sequence[str] = PROFILES
     any_class: bool = False
+    reads_pixel_data: bool = False
     beside: bool = False
 
 
@@ -88,13 +93,14 @@ _VIEWER = _Check("viewer", profiles=("idc", "slim"))
 _CHECKS = (
     _Check("part10", any_class=True),
     _Check("iod", any_class=True, beside=True),
-    _Check("frames"),
+    _Check("frames", reads_pixel_data=True),
     _Check("pyramid"),
-    _Check("content"),
+    _Check("content", reads_pixel_data=True),
     _Check("concatenation"),
     _Check("consistency", any_class=True),
+    _Check("plausibility", any_class=True),
     _Check("icc"),
-    _Check("lossy"),
+    _Check("lossy", reads_pixel_data=True),
     _Check("associated"),
     _Check("readers"),
     _Check("stores", any_class=True),
@@ -135,10 +141,11 @@ def validate_found(
     if options.source is not None and len(found) != 1:
         raise UsageError(f"--source is that of one series, {len(found)} were given")
     across = check_across_studies(found)
-    first_met = {study: number for number, study in enumerate(dict.fromkeys(each.study_instance_uid for each in found))}
-    for _study, members in groupby(
-        sorted(found, key=lambda each: first_met[each.study_instance_uid]), lambda each: each.study_instance_uid
-    ):
+    studies: dict[str, list[FoundSeries]] = {}
+    for each in found:
+        # Of series that must be fetched one is on disk at a time.
+        studies.setdefault(each.series_instance_uid if each.fetched else each.study_instance_uid, []).append(each)
+    for members in studies.values():
         study = [each.open() for each in members]
         try:
             of_study: list[tuple[SeriesView, Finding]] = []
@@ -201,7 +208,13 @@ def _gravest_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 def _make_all(series: SeriesView, options: ValidationOptions) -> list[Finding]:
     """Make the checks that are asked for; those that wait for another program begin first, in a thread of their own."""
-    wanted = [check for check in _CHECKS if options.profile in check.profiles and (check.any_class or series.is_wsi)]
+    wanted = [
+        check
+        for check in _CHECKS
+        if options.profile in check.profiles
+        and (check.any_class or series.is_wsi)
+        and not (options.headers_only and check.reads_pixel_data)
+    ]
     with ThreadPoolExecutor(1) as executor:
         beside = {check.module: executor.submit(_make, check, series, options) for check in wanted if check.beside}
         return [
