@@ -24,6 +24,10 @@ FORMAT = 1
 """Raised when tables change in a way that an older coverslip cannot read."""
 
 _POLL_S = 0.05
+_ROW_GROUP = 4096
+"""DuckDB holds a group of rows in memory until it is full; the table of headers is wide."""
+_MEMORY = "1GB"
+_NAME = "coverslip_catalog"
 
 
 @contextmanager
@@ -63,7 +67,7 @@ def _connect(path: Path, *, read_only: bool, wait_s: float) -> DuckDBPyConnectio
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            return duckdb.connect(str(path), read_only=read_only)
+            return _attach(path, read_only=read_only)
         except duckdb.IOException as error:
             if "lock" not in str(error):
                 raise CatalogError(f"{path}: {str(error).splitlines()[0]}") from None
@@ -72,6 +76,22 @@ def _connect(path: Path, *, read_only: bool, wait_s: float) -> DuckDBPyConnectio
             time.sleep(_POLL_S)
         except duckdb.Error as error:
             raise CatalogError(f"{path}: {str(error).splitlines()[0]}") from None
+
+
+def _attach(path: Path, *, read_only: bool) -> DuckDBPyConnection:
+    """Open a file as the only database of a connection; what it is called by is without effect on statements."""
+    import duckdb
+
+    connection = duckdb.connect(config={"memory_limit": _MEMORY})
+    try:
+        options = "READ_ONLY" if read_only else f"ROW_GROUP_SIZE {_ROW_GROUP}"
+        quoted = str(path).replace("'", "''")
+        connection.execute(f"ATTACH '{quoted}' AS {_NAME} ({options})")
+        connection.execute(f"USE {_NAME}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _check(connection: DuckDBPyConnection, path: Path, *, read_only: bool) -> None:

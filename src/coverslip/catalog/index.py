@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from coverslip.catalog.writers import IndexOutcome, open_writer
 __all__ = ["IndexReport", "IndexRequest", "index_paths"]
 
 _PART = 2000
-"""Instances in one part; bounds what is in memory."""
+"""Most instances in one part; bounds what is in memory."""
 
 _FEW = 400
 """So few files are read sooner by one process than another has started."""
@@ -101,7 +102,7 @@ def index_paths(request: IndexRequest, on_progress: Callable[[int, int], None] |
     writer = open_writer(request.to)
     roots = tuple(os.path.realpath(path) for path in request.paths)
     files = list(dict.fromkeys(found.path for path in request.paths for found in find_files(Path(path))))
-    options = ReadingOptions(request.digest, request.facts)
+    options = ReadingOptions(request.digest, request.facts, writer.all_columns)
     report = IndexReport()
     with writer.scratch_folder() as folder:
         parts = list(_read_parts(files, folder, options, request.workers, on_progress or (lambda *_: None)))
@@ -121,10 +122,13 @@ def _read_parts(
     workers: int,
     on_progress: Callable[[int, int], None],
 ) -> Iterator[Part]:
-    """Read files part by part, several at a time; which file is in which part does not depend on how many."""
-    chunks = [files[start : start + _PART] for start in range(0, len(files), _PART)]
+    """Read files part by part, several at a time, each process as many parts as the others."""
+    workers = workers if len(files) > _FEW else 1
+    parts = workers * math.ceil(len(files) / (workers * _PART))
+    size = math.ceil(len(files) / parts) if files else 1
+    chunks = [files[start : start + size] for start in range(0, len(files), size)]
     done = 0
-    with _executor(workers if len(files) > _FEW else 1) as submit:
+    with _executor(workers) as submit:
         pending = [submit(chunk, number, folder, options) for number, chunk in enumerate(chunks)]
         for chunk, result in zip(chunks, pending, strict=True):
             part = result()
@@ -138,5 +142,7 @@ def _executor(workers: int) -> Iterator[Callable[..., Callable[[], Part]]]:
     if workers <= 1:
         yield lambda *arguments: lambda: read_files(*arguments)
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("forkserver")) as pool:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["coverslip.catalog.reading", "pyarrow.parquet", "pydicom.datadict"])
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
         yield lambda *arguments: pool.submit(read_files, *arguments).result

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from coverslip.catalog.database import dicom_fields, make_tables, make_views
-from coverslip.catalog.derived import STEPS, derivation
+from coverslip.catalog.derived import BETWEEN, derivation
 from coverslip.catalog.schema import Field, as_bigquery, duckdb_type, merge_fields, quote
 from coverslip.catalog.staging import Failure, Shard, part_fields
 from coverslip.catalog.tables import DERIVED_TABLES, STORED_TABLES, staged_instance_fields, staged_series_fields
@@ -160,7 +160,7 @@ class _Merge:
             derive(self.connection, self.version)
         self._warn()
         self.report.version = self._latest()
-        for table in ("incoming", "told", "affected", "steps", "gone", "fresh", "outcome", "changes"):
+        for table in ("incoming", "told", "affected", "gone", "fresh", "outcome", "changes"):
             self._run(f"DROP TABLE IF EXISTS temp.{table}")
         return self.report
 
@@ -581,7 +581,8 @@ def roll_up(connection: DuckDBPyConnection, version: int) -> None:
 def derive(connection: DuckDBPyConnection, version: int) -> None:
     """Make the derived tables of the series in `affected` anew."""
     connection.execute("RESET VARIABLE as_of")
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE steps AS {STEPS}")
+    for name, query in BETWEEN.items():
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}")
     for table in DERIVED_TABLES:
         replace_rows(
             connection,
@@ -590,3 +591,5 @@ def derive(connection: DuckDBPyConnection, version: int) -> None:
             "SeriesInstanceUID IN (SELECT SeriesInstanceUID FROM affected)",
             version,
         )
+    for name in BETWEEN:
+        connection.execute(f"DROP TABLE temp.{name}")
