@@ -10,13 +10,19 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from coverslip.catalog.found_files import find_files
 from coverslip.catalog.merge import NewVersion
 from coverslip.catalog.reading import Digest, ReadingOptions, read_files
 from coverslip.catalog.staging import Failure, Part, Shard
+from coverslip.catalog.store_reading import is_store_url
 from coverslip.catalog.writers import IndexOutcome, open_writer
+from coverslip.errors import UsageError
+
+if TYPE_CHECKING:
+    from coverslip.stores.options import StoreOptions
 
 __all__ = ["IndexReport", "IndexRequest", "index_paths"]
 
@@ -43,6 +49,8 @@ class IndexRequest:
     shard : str or None
         Name of the shard that ``parquet:`` writes; by default it follows from what was read.
     digest : Digest
+    store_options : StoreOptions or None
+        How stores are reached.
     facts : mapping or None
         Of the collection that all of it belongs to.
     workers : int
@@ -56,6 +64,7 @@ class IndexRequest:
     prune: bool = False
     shard: str | None = None
     digest: Digest = Digest.READ
+    store_options: StoreOptions | None = None
     facts: Mapping[str, Any] | None = None
     workers: int = 1
     wait_s: float = 60.0
@@ -100,12 +109,18 @@ def index_paths(request: IndexRequest, on_progress: Callable[[int, int], None] |
         files is told in the report.
     """
     writer = open_writer(request.to)
-    roots = tuple(os.path.realpath(path) for path in request.paths)
-    files = list(dict.fromkeys(found.path for path in request.paths for found in find_files(Path(path))))
+    urls = [path for path in request.paths if is_store_url(path)]
+    local = [_as_path(path) for path in request.paths if not is_store_url(path)]
+    files = list(dict.fromkeys(found.path for path in local for found in find_files(path)))
     options = ReadingOptions(request.digest, request.facts, writer.all_columns)
     report = IndexReport()
     with writer.scratch_folder() as folder:
         parts = list(_read_parts(files, folder, options, request.workers, on_progress or (lambda *_: None)))
+        roots = tuple(os.path.realpath(path) for path in local)
+        if urls:
+            more, stores = _read_stores(urls, len(parts), folder, request, on_progress or (lambda *_: None))
+            parts += more
+            roots += stores
         report.read = sum(part.instances for part in parts)
         failures = tuple(failure for part in parts for failure in part.failures)
         shard = Shard(folder, tuple(part.number for part in parts), roots, request.prune, failures)
@@ -113,6 +128,25 @@ def index_paths(request: IndexRequest, on_progress: Callable[[int, int], None] |
     report.failures = report.outcome.failures
     report.warnings = list(report.outcome.warnings)
     return report
+
+
+def _as_path(path: str) -> Path:
+    if not path.lower().startswith("file://"):
+        return Path(path)
+    parts = urlsplit(path)
+    if parts.netloc not in ("", "localhost"):
+        raise UsageError(f"{path}: expected file:/// and a path")
+    return Path(unquote(parts.path))
+
+
+def _read_stores(
+    urls: Sequence[str], first: int, folder: Path, request: IndexRequest, on_progress: Callable[[int, int], None]
+) -> tuple[list[Part], tuple[str, ...]]:
+    from coverslip.catalog.store_reading import read_stores
+    from coverslip.stores.options import StoreOptions
+
+    options = ReadingOptions(Digest.KNOWN, request.facts, all_columns=True)
+    return read_stores(urls, first, folder, options, request.store_options or StoreOptions(), on_progress)
 
 
 def _read_parts(
