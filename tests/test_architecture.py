@@ -23,6 +23,7 @@ SOURCES = ROOT / "src" / "coverslip"
 # Most specific first: the parts of coverslip that a module may import besides its own package.
 ALLOWED_IMPORTS: dict[str, set[str]] = {
     "errors": set(),
+    "uuids": set(),
     "settings": {"errors"},
     "tiler": {"errors"},
     "metadata_maps": {"errors", "validators.report"},
@@ -31,9 +32,15 @@ ALLOWED_IMPORTS: dict[str, set[str]] = {
     "converter": {"errors", "settings", "tiler", "metadata_maps", "validators"},
     "validators": {"errors", "settings", "tiler", "metadata_maps", "converter.sources"},
     "index_commands": {"errors", "catalog"},
+    "converter": {"errors", "settings", "tiler", "metadata_maps", "uuids", "validators"},
+    "validators": {"errors", "settings", "tiler", "metadata_maps", "converter.sources"},
+    "pipeline": {"errors"},
+    "upload": {"errors", "converter.staging", "pipeline.ledger", "stores", "uuids", "validators"},
     "deid_commands": {"errors", "metadata_maps", "validators", "converter.sources"},
     "map_commands": {"errors", "metadata_maps", "validators"},
     "remap_commands": {"errors", "converter", "metadata_maps", "validators", "map_commands"},
+    "store_arguments": {"errors", "stores"},
+    "upload_commands": {"errors", "pipeline.ledger", "store_arguments", "stores", "upload"},
     "validate_commands": {"errors", "validators"},
     "cli": {
         "errors",
@@ -48,6 +55,7 @@ ALLOWED_IMPORTS: dict[str, set[str]] = {
         "index_commands",
         "map_commands",
         "remap_commands",
+        "upload_commands",
         "validate_commands",
     },
     "__main__": {"cli"},
