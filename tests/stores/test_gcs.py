@@ -357,3 +357,42 @@ class TestEmulator(ObjectStoreContract):
             client.create_bucket(name)
         with open_store(f"gs://{name}/prefix", OPTIONS) as store:
             yield store
+
+
+def test_a_small_object_that_somebody_else_put_meanwhile_is_not_overwritten(gcs: StrictGcs, store: Store) -> None:
+    store.put_bytes("list", b"one")
+
+    def put(request) -> None:
+        if request.method == "POST":
+            gcs.before = lambda request: None
+            with open_store("gs://bucket/a/b", OPTIONS) as second:
+                second.put_bytes("list", b"two")
+
+    gcs.before = put
+    with pytest.raises(ConflictError, match="somebody else"):
+        store.put_bytes("list", b"three")
+    assert gcs.data("a/b/list") == b"two"
+
+
+def test_an_object_that_took_the_place_of_another_is_not_removed_for_it(gcs: StrictGcs, store: Store) -> None:
+    store.put_bytes("list", b"one")
+    stored = store.find_object("list")
+    store.put_bytes("list", b"two")
+    with pytest.raises(ConflictError, match="another object"):
+        store.remove(stored)
+    assert gcs.data("a/b/list") == b"two"
+
+
+def test_an_object_that_the_server_sums_up_otherwise_is_removed(gcs: StrictGcs, store: Store, big, monkeypatch) -> None:
+    finish = StrictGcs._finish
+
+    def finish_wrong(self, session):
+        response = finish(self, session)
+        response.body = response.body.replace(b'"crc32c": "', b'"crc32c": "AAAAAA==", "was": "')
+        return response
+
+    monkeypatch.setattr(StrictGcs, "_finish", finish_wrong)
+    with pytest.raises(StoreError, match="other bytes arrived") as caught:
+        store.put(big)
+    assert caught.value.retryable
+    assert gcs.objects == {}
