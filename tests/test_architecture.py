@@ -41,12 +41,6 @@ ALLOWED_IMPORTS: dict[str, set[str]] = {
     "store_arguments": {"errors", "stores"},
     "upload_commands": {"errors", "pipeline.ledger", "store_arguments", "stores", "upload"},
     "validate_commands": {"errors", "validators"},
-    "converter": {"errors", "settings", "tiler", "metadata_maps", "validators"},
-    "validators": {"errors", "settings", "tiler", "metadata_maps", "stores", "converter.sources"},
-    "deid_commands": {"errors", "metadata_maps", "validators", "converter.sources"},
-    "map_commands": {"errors", "metadata_maps", "validators"},
-    "remap_commands": {"errors", "converter", "metadata_maps", "validators", "map_commands"},
-    "validate_commands": {"errors", "stores", "validators"},
     "cli": {
         "errors",
         "settings",

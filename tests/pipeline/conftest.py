@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from tests.factories.aperio import write_aperio_svs
 from tests.factories.damage import truncate_half, write_text
@@ -33,19 +34,30 @@ def write_slide(path: Path, seed: int, **changes: Any) -> Path:
     return path
 
 
-def coverslip(*arguments: object, module: str = "coverslip", timeout: float = 240, **variables: str) -> Done:
-    """Run the command line to its end."""
-    done = subprocess.run(
-        [sys.executable, "-m", *module.split(), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env={**ENVIRONMENT, "XDG_STATE_HOME": "/nonexistent/state", **variables},
+def coverslip(*arguments: object, module: str = "coverslip", timeout: float = 120, **variables: str) -> Done:
+    """Run the command line to its end; what hangs has its stacks printed."""
+    with start(*arguments, module=module, **variables) as process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            family = [process.pid, *(each.pid for each in psutil.Process(process.pid).children(recursive=True))]
+            for pid in family:
+                os.kill(pid, signal.SIGABRT)
+            pytest.fail(f"hangs: {process.communicate(timeout=20)[1]}")
+    assert "Traceback" not in err, err
+    return Done(process.returncode, out, err)
+
+
+def start(*arguments: object, module: str = "coverslip", **variables: str) -> subprocess.Popen[str]:
+    """Start the command line."""
+    return subprocess.Popen(
+        [sys.executable, "-X", "faulthandler", "-m", *module.split(), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
-        check=False,
+        text=True,
+        env={**ENVIRONMENT, "XDG_STATE_HOME": "/nonexistent/state", **variables},
     )
-    assert "Traceback" not in done.stderr, done.stderr
-    return Done(done.returncode, done.stdout, done.stderr)
 
 
 @dataclass(frozen=True)
@@ -109,9 +121,7 @@ class Collection:
         import duckdb
 
         with duckdb.connect(str(self.catalog), read_only=True) as connection:
-            return sorted(
-                connection.execute("SELECT SOPInstanceUID, instance_hash FROM auxiliary_metadata").fetchall()
-            )
+            return sorted(connection.execute("SELECT SOPInstanceUID, instance_hash FROM auxiliary_metadata").fetchall())
 
 
 def digests_below(folder: Path, ignored: Sequence[str] = ()) -> dict[str, str]:
@@ -121,11 +131,6 @@ def digests_below(folder: Path, ignored: Sequence[str] = ()) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in ignored
     }
-
-
-def kill_group(process: subprocess.Popen[str]) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait(30)
 
 
 @pytest.fixture(scope="session")
@@ -160,3 +165,10 @@ def mixed_slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def mixed(mixed_slides: Path, tmp_path: Path) -> Collection:
     return Collection(mixed_slides, tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def mixed_done(mixed_slides: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Collection, Done]:
+    """A run over good and bad slides, and what it told."""
+    collection = Collection(mixed_slides, tmp_path_factory.mktemp("mixed-run"))
+    return collection, collection.run("--log-format", "json")

@@ -10,7 +10,11 @@ from coverslip.pipeline.ledger import Kind, Ledger, Record, Stage, State
 from coverslip.pipeline.manifest import Slide
 from coverslip.pipeline.run_plan import RunPlan
 
-__all__ = ["Journal", "LedgerJournal", "Standing", "read_standings"]
+__all__ = ["ALL_STEPS", "Journal", "LedgerJournal", "Standing", "read_standings"]
+
+
+ALL_STEPS = (Stage.FETCH, Stage.CONVERT, Stage.VALIDATE, Stage.UPLOAD, Stage.VERIFY, Stage.INDEX)
+"""What is written down of slides, in the order in which it is done."""
 
 
 class Journal(Protocol):
@@ -55,7 +59,7 @@ class Standing:
     ----------
     slide : Slide
     records : dict
-        By stage and place, for the stages of this run.
+        By stage and place; also those of stages that this run does not have.
     """
 
     slide: Slide
@@ -73,7 +77,7 @@ class Standing:
 
     def done_steps(self, plan: RunPlan, recipe: str) -> frozenset[Stage]:
         """Return the stages that were done by a recipe."""
-        steps = ((step, self.record(plan, step)) for step in plan.steps)
+        steps = ((step, self.record(plan, step)) for step in ALL_STEPS)
         return frozenset(
             step
             for step, record in steps
@@ -94,8 +98,6 @@ def read_standings(plan: RunPlan, slides: Iterable[Slide], journal: Journal) -> 
     standings = {slide.key: Standing(slide) for slide in slides}
     for record in journal.load(standings.keys()):
         standing = standings[record.task.subject]
-        if any(
-            (record.task.stage, record.task.store) == (task.stage, task.store) for task in plan.tasks_of(standing.slide)
-        ):
+        if record.task.store == plan.task(standing.slide, record.task.stage).store:
             standing.note(record)
     return standings

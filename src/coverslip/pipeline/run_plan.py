@@ -104,6 +104,11 @@ class RunPlan:
         return self.work / "ledger.sqlite"
 
     @property
+    def kept_folder(self) -> Path:
+        """Where series are that stay on this machine."""
+        return self.work / "series"
+
+    @property
     def parts_folder(self) -> Path:
         """Where rows for the catalog wait until they are merged."""
         return self.work / "catalog-parts"
@@ -114,7 +119,7 @@ class RunPlan:
 
     def output_of(self, slide: Slide) -> Path:
         """Return the folder that the slide's series are written to."""
-        return self.scratch_of(slide) / "series" if self.delivers and not self.keep else self.work / "series"
+        return self.scratch_of(slide) / "series" if self.delivers and not self.keep else self.kept_folder
 
     def tasks_of(self, slide: Slide) -> list[Task]:
         """Return what must be done for the slide to be done."""

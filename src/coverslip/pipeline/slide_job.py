@@ -246,17 +246,24 @@ def _folders_left(chain: _Chain) -> list[Path]:
     """Return the folders of the series that an earlier run has made, if all of them are still whole."""
     from coverslip.converter.result_file import is_complete
 
-    output = chain.shop.plan.output_of(chain.slide)
-    folders = [output / name for name in chain.job.converted]
-    for folder in folders:
-        try:
-            told = json.loads((folder / _RECORD_FILE).read_text(encoding="utf-8"))
-            names = [str(instance["file_name"]) for instance in told["instances"]]
-        except (OSError, ValueError, KeyError, TypeError):
-            return []
-        if not is_complete(folder, names):
-            return []
-    return folders
+    plan = chain.shop.plan
+    outputs = dict.fromkeys((plan.output_of(chain.slide), plan.kept_folder, plan.scratch_of(chain.slide) / "series"))
+    for output in outputs:
+        folders = [output / name for name in chain.job.converted]
+        whole = [folder.is_dir() and is_complete(folder, _instances_told(folder)) for folder in folders]
+        if folders and all(whole):
+            return folders
+        for folder, is_whole in zip(folders, whole, strict=True):
+            if not is_whole:
+                shutil.rmtree(folder, ignore_errors=True)  # else nothing could be written there
+    return []
+
+
+def _instances_told(folder: Path) -> list[str]:
+    try:
+        return [str(instance["file_name"]) for instance in _read_record(folder)["instances"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return [_RECORD_FILE]
 
 
 def _convert(chain: _Chain, request: ConversionRequest) -> None:
@@ -309,13 +316,16 @@ def _validate(chain: _Chain) -> None:
 
 
 def _validate_folder(folder: Path, threads: int) -> float:
-    from coverslip.converter.validation import validate_staged
+    """Validate a series that an earlier run has made without; its slide is not here to be compared with."""
     from coverslip.validators.report import Severity, count_rules
-    from coverslip.validators.validate import ValidationOptions
+    from coverslip.validators.series import find_series, local_files
+    from coverslip.validators.validate import ValidationOptions, validate_found
 
     start = time.perf_counter()
-    report = validate_staged(folder, ValidationOptions(workers=threads))
-    errors = count_rules(found for found in report.findings if found.severity is Severity.ERROR)
+    found, unreadable = find_series(local_files([folder]))
+    reports = validate_found(found, ValidationOptions(workers=threads))
+    findings = [*unreadable, *(each for report in reports for each in report.findings)]
+    errors = count_rules(each for each in findings if each.severity is Severity.ERROR)
     if errors:
         raise ValidationFailedError(f"the series fails its validation: {', '.join(list(errors)[:5])}")
     return time.perf_counter() - start
@@ -358,8 +368,8 @@ def _keep_rejected(chain: _Chain) -> None:
 
     plan = chain.shop.plan
     output = plan.output_of(chain.slide)
-    kept = plan.work / "series" / QUARANTINE_FOLDER
-    if output == plan.work / "series" or not (output / QUARANTINE_FOLDER).is_dir():
+    kept = plan.kept_folder / QUARANTINE_FOLDER
+    if output == plan.kept_folder or not (output / QUARANTINE_FOLDER).is_dir():
         return
     kept.mkdir(parents=True, exist_ok=True)
     for folder in (output / QUARANTINE_FOLDER).iterdir():

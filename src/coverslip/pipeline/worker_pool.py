@@ -23,6 +23,7 @@ type Serve = Callable[[Any, Callable[[Any], None]], None]
 """Does a job, and tells what happens; all that it raises ends the process."""
 
 _POLL_S = 0.25
+_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +175,7 @@ def _serve(
     # An interrupt goes to all processes of a terminal; what becomes of the work is the parent's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    _die_with_parent()
     threading.Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
     lock = threading.Lock()
 
@@ -184,6 +186,17 @@ def _serve(
     with make_serve(context) as serve, contextlib.suppress(EOFError, BrokenPipeError):
         while (job := connection.recv()) is not None:
             serve(job, tell)
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this process when its parent is gone, whatever it is doing then; Linux alone can."""
+    import ctypes
+
+    parent = multiprocessing.parent_process()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent is not None and os.getppid() != parent.pid:
+        os._exit(1)  # it was gone before
 
 
 def _end_with_parent(alive: Connection) -> None:
