@@ -250,7 +250,7 @@ def _iter_body(response: httpx.Response) -> Iterator[bytes]:
     import httpx
 
     try:
-        yield from response.iter_raw(_CHUNK_BYTES)
+        yield from response.iter_raw()  # as it comes: what came before a fault need not come again
     except (httpx.HTTPError, httpx.StreamError):
         raise StoreError("the connection to the slide's server failed", retryable=True) from None
 

@@ -7,8 +7,11 @@ key, whoever guesses names cannot check his guess either.
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -84,7 +87,7 @@ class Slide:
 
 def is_url(location: str) -> bool:
     """Whether a location is a URL and no path."""
-    return "://" in location and location.partition("://")[0].isalnum()
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", location) is not None
 
 
 def slide_key(name: str, checksums: Checksums, secret: str = "") -> str:
@@ -143,7 +146,7 @@ def read_manifest(table: Table, root: str = "", columns: Iterable[str] = (), sec
 
 
 def _slide_of(row: Row, name: str, base: str, secret: str) -> Slide:
-    checksums = Checksums(**{kind: _first(row, names).lower() for kind, names in _CHECKSUM_COLUMNS.items()})
+    checksums = Checksums(**{kind: _hexadecimal(_first(row, names)) for kind, names in _CHECKSUM_COLUMNS.items()})
     location = _join(base, name)
     beside = location.rpartition("/")[0]
     listed = _first(row, _COMPANION_COLUMNS)
@@ -160,6 +163,14 @@ def _slide_of(row: Row, name: str, base: str, secret: str) -> Slide:
 
 def _first(row: Row, names: Iterable[str]) -> str:
     return next((value for name in names if (value := row.get(name) or "")), "")
+
+
+def _hexadecimal(text: str) -> str:
+    """Return a checksum in hexadecimal; buckets tell theirs in base64."""
+    if text.endswith("="):
+        with contextlib.suppress(ValueError):
+            return base64.b64decode(text, validate=True).hex()
+    return text.lower()
 
 
 def _join(base: str, name: str) -> str:
