@@ -60,12 +60,26 @@ def test_findings_page_lists_every_rule_and_no_other() -> None:
     assert listed == sorted(finding_rules())
 
 
-PAGES = {"info": "README.md", "handover": "docs/upload.md", "retract": "docs/upload.md"}
+PAGES = {
+    "info": "README.md",
+    "handover": "docs/upload.md",
+    "retract": "docs/upload.md",
+    "run": "docs/pipeline.md",
+    "status": "docs/pipeline.md",
+    "collect": "docs/pipeline.md",
+    "init": "docs/pipeline.md",
+}
+SHARED = {"run": ("docs/convert.md", "docs/upload.md"), "status": ("docs/upload.md",), "collect": ("docs/upload.md",)}
+"""Pages that explain options which a command has in common with others."""
 
 
-@pytest.mark.parametrize("name", ["convert", "handover", "info", "remap", "retract", "upload", "validate"])
+@pytest.mark.parametrize(
+    "name",
+    ["collect", "convert", "handover", "info", "init", "remap", "retract", "run", "status", "upload", "validate"],
+)
 def test_every_option_of_a_command_is_named_in_its_documentation(name: str) -> None:
-    text = (ROOT / PAGES.get(name, f"docs/{name}.md")).read_text()
+    pages = (PAGES.get(name, f"docs/{name}.md"), *SHARED.get(name, ()))
+    text = "".join((ROOT / page).read_text() for page in pages)
     for parameter in cli.commands[name].params:
         if isinstance(parameter, click.Option):
             for option in parameter.opts:
@@ -75,7 +89,7 @@ def test_every_option_of_a_command_is_named_in_its_documentation(name: str) -> N
 def test_documentation_names_no_option_that_is_not_there() -> None:
     options = {option for command in cli.commands.values() for one in command.params for option in one.opts}
     options |= {"--help", "--version"}
-    pages = [(ROOT / f"docs/{name}.md").read_text() for name in ("convert", "upload")]
+    pages = [(ROOT / f"docs/{name}.md").read_text() for name in ("convert", "pipeline", "upload")]
     named = set(re.findall(r"`(--[a-z-]+)", "".join(pages)))
     assert named <= options
 

@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,9 @@ __all__ = ["WORKERS_LOCK", "Engine", "Limits", "RunOutcome", "Stop"]
 
 _MERGE_AT = 256
 """Slides whose rows are merged at once."""
+
+_MERGE_AFTER_S = 120.0
+"""Slides that are ready do not wait longer for others."""
 
 _SUSPECT_AFTER = 3
 """Attempts that were cut off after which a slide goes last and alone, so that it can harm no others."""
@@ -175,6 +179,7 @@ class Engine:
         self._unmerged: set[str] = set()
         self._attempts: dict[str, int] = {}
         self._kept_bytes = 0
+        self._merged_at = time.monotonic()
         self._overtaken = 0
         self._new_failures = 0
         self._records: list[Record] = []
@@ -277,7 +282,8 @@ class Engine:
                 key = self._alone.popleft()
                 need = self._estimator.need_of(self._standings[key].slide)
                 self._start(worker, key, replace(need, threads=_EXCLUSIVE))
-        if len(self._unmerged) >= (1 if self._plan.open_state else _MERGE_AT):
+        late = time.monotonic() - self._merged_at > _MERGE_AFTER_S
+        if self._unmerged and (late or self._plan.open_state is not None or len(self._unmerged) >= _MERGE_AT):
             self._merge()
 
     def _next_fitting(self, most_threads: int) -> str | None:
@@ -335,6 +341,7 @@ class Engine:
         worker = self._pool.idle()
         if worker is None:
             return False
+        self._merged_at = time.monotonic()
         worker.submit(_MergeJob(self._plan.parts_folder, tuple(sorted(self._unmerged)), self._plan.catalog))
         return True
 
@@ -394,6 +401,7 @@ class Engine:
         elif Stage.INDEX in self._plan.stages:
             self._unmerged.add(event.key)
             self._write(checkpoint=True)
+            self._reporter.waits(standing.slide)
         else:
             self._done(standing, event.seconds)
 

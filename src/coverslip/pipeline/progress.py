@@ -41,6 +41,7 @@ class _Tally:
     bytes_done: int = 0
     start: float = field(default_factory=time.monotonic)
     running: dict[str, tuple[Slide, Stage | None, float]] = field(default_factory=dict)
+    waiting: set[str] = field(default_factory=set)
     classes: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -82,15 +83,24 @@ class Reporter:
         if slide.key in self.tally.running:
             self.tally.running[slide.key] = slide, stage, self.tally.running[slide.key][2]
 
+    def waits(self, slide: Slide) -> None:
+        """Tell that a slide is done but for what is done for many at once."""
+        self.tally.running.pop(slide.key, None)
+        self.tally.waiting.add(slide.key)
+        self.tally.bytes_done += slide.size_bytes or 0
+
     def done(self, slide: Slide, seconds: float) -> None:
         """Tell that a slide is done."""
         self.tally.running.pop(slide.key, None)
+        if slide.key not in self.tally.waiting:
+            self.tally.bytes_done += slide.size_bytes or 0
+        self.tally.waiting.discard(slide.key)
         self.tally.done += 1
-        self.tally.bytes_done += slide.size_bytes or 0
 
     def failed(self, slide: Slide, stage: Stage, problem: Problem, *, final: bool) -> None:
         """Tell that a stage failed; `final`: the slide is given up."""
         self.tally.running.pop(slide.key, None)
+        self.tally.waiting.discard(slide.key)
         if final:
             self.tally.failed += 1
             self.tally.classes[problem.error_class] += 1
@@ -288,6 +298,7 @@ def _counts(tally: _Tally) -> str:
         f"{tally.done} of {tally.slides} slides done",
         *([f"{tally.failed} failed"] if tally.failed else []),
         f"{len(tally.running)} under way",
+        *([f"{len(tally.waiting)} wait for the catalog"] if tally.waiting else []),
     ]
     if done and minutes:
         parts.append(f"{done / minutes:.1f} slides a minute, {tally.bytes_done / 1e6 / tally.seconds:.1f} MB/s")
