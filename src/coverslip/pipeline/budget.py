@@ -19,7 +19,7 @@ from coverslip.pipeline.manifest import Slide
 __all__ = ["Budget", "Estimator", "Need", "available_memory", "free_disk"]
 
 _MIB = 1 << 20
-_PROCESS_BYTES = 170 * _MIB
+_PROCESS_BYTES = 230 * _MIB
 """Of a worker that has loaded what conversion, validation and delivery import."""
 
 _THREAD_BYTES = 16 * _MIB
