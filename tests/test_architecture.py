@@ -32,6 +32,8 @@ ALLOWED_IMPORTS: dict[str, set[str]] = {
     "validators": {"errors", "settings", "tiler", "metadata_maps", "converter.sources"},
     "pipeline": {"errors"},
     "upload": {"errors", "converter.staging", "pipeline.ledger", "stores", "uuids", "validators"},
+    "converter": {"errors", "settings", "tiler", "metadata_maps", "validators"},
+    "validators": {"errors", "settings", "tiler", "metadata_maps", "stores", "converter.sources"},
     "deid_commands": {"errors", "metadata_maps", "validators", "converter.sources"},
     "map_commands": {"errors", "metadata_maps", "validators"},
     "remap_commands": {"errors", "converter", "metadata_maps", "validators", "map_commands"},

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from coverslip.validators.report import ValidationReport
+    from coverslip.validators.html import HtmlReport
+    from coverslip.validators.report import Finding, ValidationReport
+    from coverslip.validators.validate import ValidationOptions
 
 __all__ = ["validate"]
 
 _FAILED = 5
+SWITCH_INTERVAL_S = 0.0005
 _MOST_SHOWN = 20
 """Findings of one rule and series that are printed; `--json` tells all."""
 
@@ -48,32 +56,106 @@ def validate(
 
     Ends with 5 if there is an ERROR finding, else with 0.
     """
-    from coverslip.validators.validate import ValidationOptions, validate_paths
+    from coverslip.validators.series import find_series, local_files
+    from coverslip.validators.validate import ValidationOptions, validate_found
 
-    reports = list(validate_paths(paths, ValidationOptions(profile, thorough, source)))
-    if html is not None:
-        from coverslip.validators.html import write_html_report
-
-        write_html_report(reports, html)
-    if as_json:
-        click.echo(json.dumps(_as_json(reports), indent=2))
-    else:
-        for report in reports:
-            _print_report(report)
-        if len(reports) > 1:
-            _print_summary(reports)
-    if not all(report.passed for report in reports):
+    # Threads that need Python for some microseconds between decodings shall not wait 5 ms for it.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    options = ValidationOptions(profile, thorough, source)
+    found, unreadable = find_series(local_files(paths))
+    with ExitStack() as stack:
+        page = stack.enter_context(_page(html))
+        validated = validate_found(found, options, page.add if page else None)
+        last = [_of_unreadable(unreadable, options, page)] if unreadable else []
+        reports = stack.enter_context(_progress(chain(validated, last), len(found) + len(last)))
+        totals = _print_json(reports) if as_json else _print_reports(reports)
+        if page is not None:
+            page.write()
+    if totals.failed:
         raise click.exceptions.Exit(_FAILED)
 
 
-def _as_json(reports: Sequence[ValidationReport]) -> dict[str, object]:
-    from coverslip.validators.report import count_rules
+@dataclass(slots=True)
+class _Totals:
+    """Counts over all series, for the end of the report; the reports themselves are not kept."""
 
-    return {
-        "passed": all(report.passed for report in reports),
-        "counts": count_rules(finding for report in reports for finding in report.findings),
-        "series": [report.as_json() for report in reports],
+    series: int = 0
+    failed: int = 0
+    findings: Counter[str] = field(default_factory=Counter)
+    affected: Counter[str] = field(default_factory=Counter)
+
+    def add(self, report: ValidationReport) -> None:
+        """Count a report."""
+        counts = report.counts()
+        self.series += 1
+        self.failed += not report.passed
+        self.findings.update(counts)
+        self.affected.update(counts.keys())
+
+
+def _page(path: Path | None) -> AbstractContextManager[HtmlReport | None]:
+    if path is None:
+        return nullcontext()
+    from coverslip.validators.html import HtmlReport
+
+    return HtmlReport(path)
+
+
+def _of_unreadable(
+    unreadable: Sequence[Finding], options: ValidationOptions, page: HtmlReport | None
+) -> ValidationReport:
+    """Return the report of the files that cannot be read."""
+    from coverslip.validators.report import ValidationReport
+
+    report = ValidationReport("", "", options.profile, tuple(unreadable))
+    if page is not None:
+        page.add(report, None)
+    return report
+
+
+@contextmanager
+def _progress(reports: Iterable[ValidationReport], total: int) -> Iterator[Iterable[ValidationReport]]:
+    """Show on standard error how far it is, where somebody is looking and there are several series."""
+    if total < 2 or not sys.stderr.isatty():
+        yield reports
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
+        yield bar.track(reports, total=total)
+
+
+def _print_json(reports: Iterable[ValidationReport]) -> _Totals:
+    """Print one JSON object, a series at a time."""
+    totals = _Totals()
+    click.echo('{\n"series": [', nl=False)
+    for report in reports:
+        click.echo(("," if totals.series else "") + "\n" + json.dumps(report.as_json(), indent=2), nl=False)
+        totals.add(report)
+    rest = {
+        "passed": not totals.failed,
+        "failed": totals.failed,
+        "counts": dict(sorted(totals.findings.items())),
+        "series_with": dict(sorted(totals.affected.items())),
     }
+    click.echo(f"\n],\n{json.dumps(rest, indent=2)[2:]}")
+    return totals
+
+
+def _print_reports(reports: Iterable[ValidationReport]) -> _Totals:
+    totals = _Totals()
+    for report in reports:
+        _print_report(report)
+        totals.add(report)
+    if totals.series > 1:
+        click.echo(f"{totals.series} series, {totals.failed} failed")
+        if totals.findings:
+            click.echo("findings  series  rule")
+        for rule, count in sorted(totals.findings.items()):
+            click.echo(f"{count:8}  {totals.affected[rule]:6}  {rule}")
+    return totals
 
 
 def _print_report(report: ValidationReport) -> None:
@@ -92,12 +174,3 @@ def _print_report(report: ValidationReport) -> None:
     for rule, count in shown.items():
         if count > _MOST_SHOWN:
             click.echo(f"  and {count - _MOST_SHOWN} more [{rule}]")
-
-
-def _print_summary(reports: Sequence[ValidationReport]) -> None:
-    from coverslip.validators.report import count_rules
-
-    failed = sum(not report.passed for report in reports)
-    click.echo(f"{len(reports)} series, {failed} failed")
-    for rule, count in count_rules(finding for report in reports for finding in report.findings).items():
-        click.echo(f"  {count:6} {rule}")
