@@ -40,6 +40,7 @@ ALLOWED_IMPORTS: dict[str, set[str]] = {
     "store_arguments": {"errors", "stores"},
     "upload_commands": {"errors", "pipeline.ledger", "store_arguments", "stores", "upload"},
     "validate_commands": {"errors", "validators"},
+    "validate_commands": {"errors", "stores", "validators"},
     "cli": {
         "errors",
         "settings",

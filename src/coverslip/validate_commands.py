@@ -10,13 +10,14 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from coverslip.validators.html import HtmlReport
     from coverslip.validators.report import Finding, ValidationReport
+    from coverslip.validators.series import FoundSeries
     from coverslip.validators.validate import ValidationOptions
 
 __all__ = ["validate"]
@@ -33,11 +34,13 @@ Examples:
   coverslip validate out --source slide.svs --thorough
   coverslip validate series/*.dcm --profile idc --json
   coverslip validate out --html report.html
+  coverslip validate gs://bucket/prefix --credentials adc
+  coverslip validate dicomweb+https://host/dicom-web/studies/1.2/series/1.3
 """
 
 
 @click.command(epilog=EXAMPLES, short_help="Check series, made here or elsewhere.")
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option("--source", type=click.Path(path_type=Path), help="The slide it was made from, to compare with.")
 @click.option(
     "--profile",
@@ -47,32 +50,57 @@ Examples:
     help="Whose rules, besides those of DICOM.",
 )
 @click.option("--thorough", is_flag=True, help="Decode every frame, not a sample.")
+@click.option(
+    "--credentials",
+    default="default",
+    show_default=True,
+    metavar="HOW",
+    help="For a store: default, none, adc, service-account:FILE, token-env:VARIABLE, token-command:COMMAND, "
+    "basic-env:VARIABLE.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @click.option("--html", type=click.Path(path_type=Path), help="Also write the report as a page for people.")
-def validate(
-    paths: tuple[Path, ...], source: Path | None, profile: str, thorough: bool, as_json: bool, html: Path | None
-) -> None:
-    """Check the DICOM series in PATH: files, and folders at any depth.
+def validate(paths: tuple[str, ...], credentials: str, as_json: bool, html: Path | None, **options: Any) -> None:
+    """Check the DICOM series in PATH: files, folders at any depth, and URLs of stores.
 
     Ends with 5 if there is an ERROR finding, else with 0.
     """
-    from coverslip.validators.series import find_series, local_files
     from coverslip.validators.validate import ValidationOptions, validate_found
 
     # Threads that need Python for some microseconds between decodings shall not wait 5 ms for it.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    options = ValidationOptions(profile, thorough, source)
-    found, unreadable = find_series(local_files(paths))
+    asked = ValidationOptions(**options)
     with ExitStack() as stack:
+        found, unreadable = _find(paths, credentials, stack)
         page = stack.enter_context(_page(html))
-        validated = validate_found(found, options, page.add if page else None)
-        last = [_of_unreadable(unreadable, options, page)] if unreadable else []
+        validated = validate_found(found, asked, page.add if page else None)
+        last = [_of_unreadable(unreadable, asked, page)] if unreadable else []
         reports = stack.enter_context(_progress(chain(validated, last), len(found) + len(last)))
         totals = _print_json(reports) if as_json else _print_reports(reports)
         if page is not None:
             page.write()
     if totals.failed:
         raise click.exceptions.Exit(_FAILED)
+
+
+def _find(paths: Sequence[str], credentials: str, stack: ExitStack) -> tuple[list[FoundSeries], list[Finding]]:
+    """Find the series in files, folders and stores, which stay open as long as `stack`."""
+    from coverslip.validators.series import find_series, local_files
+
+    urls = [path for path in paths if "://" in path]
+    local = [Path(path) for path in paths if path not in urls]
+    series, unreadable = find_series(local_files(local)) if local else ([], [])
+    for url in urls:
+        from coverslip.stores.options import StoreOptions, parse_credentials
+        from coverslip.stores.registry import open_store
+        from coverslip.validators.stored_series import StorePlace, find_stored_series
+
+        place = StorePlace.of(url)
+        store = stack.enter_context(open_store(place.url, StoreOptions(credentials=parse_credentials(credentials))))
+        more, failed = find_stored_series(store, place)
+        series += more
+        unreadable += failed
+    return series, unreadable
 
 
 @dataclass(slots=True)

@@ -528,7 +528,8 @@ tbody th { font-weight: 400; }
 .findings caption::before { content: ""; display: inline-block; width: .7rem; height: .7rem; margin-right: .5rem; }
 .findings.error caption::before { background: #b3261e; } .findings.warning caption::before { background: #b97700; }
 .findings.info caption::before { background: #2f78ad; }
-.maps { display: flex; flex-wrap: wrap; gap: 0 1.5rem; } .map { margin: 1.25rem 0; max-width: 100%; } .map svg { display: block; max-width: 100%; height: auto;
+.maps { display: flex; flex-wrap: wrap; gap: 0 1.5rem; }
+.map { margin: 1.25rem 0; max-width: 100%; } .map svg { display: block; max-width: 100%; height: auto;
   border: 1px solid var(--line); background: #f5f6f7; }
 .map path { stroke: #6a737d; stroke-opacity: .35; stroke-width: .6; fill: none; }
 .map image { filter: grayscale(1); opacity: .45; }

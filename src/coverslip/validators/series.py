@@ -113,6 +113,11 @@ class FoundSeries:
     files: list[StoredFile] = field(default_factory=list)
     sop_instance_uids: list[str] = field(default_factory=list)
 
+    @property
+    def fetched(self) -> bool:
+        """Whether opening it brings its files to this machine."""
+        return False
+
     def open(self) -> SeriesView:
         """Read the headers."""
         view = SeriesView(self.series_instance_uid, [], self.files[0].folder)

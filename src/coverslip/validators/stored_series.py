@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from coverslip.errors import StoreError
 from coverslip.stores.base import ObjectStore
@@ -18,23 +19,52 @@ if TYPE_CHECKING:
     from coverslip.stores.base import Store, StoredInstance
     from coverslip.validators.report import Finding
 
-__all__ = ["StoreFile", "find_stored_series"]
+__all__ = ["StoreFile", "StorePlace", "find_stored_series"]
 
+_BELOW = re.compile(r"(?P<store>.+?)/studies/(?P<study>[0-9.]+)(?:/series/(?P<series>[0-9.]+))?/?")
 _LEAST_READ = 64 << 10
 _MOST_READ = 4 << 20
 _LEAST_FREE_BYTES = 1 << 30
 """That stay free on the disk that series are fetched to."""
 
 
-def find_stored_series(store: Store, name: str = "") -> tuple[list[FoundSeries], list[Finding]]:
+@dataclass(frozen=True, slots=True)
+class StorePlace:
+    """A store, and what of it is meant.
+
+    Parameters
+    ----------
+    url : str
+        Of the store.
+    name : str
+        Of one object of an object store; empty for all.
+    study_instance_uid, series_instance_uid : str
+        Empty for all.
+    """
+
+    url: str
+    name: str = ""
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        """Return the place at a URL, which may go on to an object ``*.dcm`` or, as in DICOMweb, a study or series."""
+        below = _BELOW.fullmatch(url)
+        if below is not None:
+            return cls(below["store"], "", below["study"], below["series"] or "")
+        store, _, name = url.rpartition("/")
+        return cls(store, name) if name.endswith(".dcm") else cls(url)
+
+
+def find_stored_series(store: Store, place: StorePlace) -> tuple[list[FoundSeries], list[Finding]]:
     """Group the instances of a store by series.
 
     Parameters
     ----------
     store : Store
         Stays open until the series have been validated.
-    name : str
-        Of one object, if not all of an object store are meant.
+    place : StorePlace
 
     Returns
     -------
@@ -49,15 +79,16 @@ def find_stored_series(store: Store, name: str = "") -> tuple[list[FoundSeries],
         If the store cannot be read, or there is nothing to validate.
     """
     if isinstance(store, ObjectStore):
-        objects = (each for each in store.iter_objects(name) if not name or each.location.endswith(f"/{name}"))
-        return find_series(StoreFile(store, each) for each in objects if name or each.location.endswith(".dcm"))
+        ending = f"/{place.name}" if place.name else ".dcm"
+        found = (each for each in store.iter_objects(place.name) if each.location.endswith(ending))
+        return find_series(StoreFile(store, each) for each in found)
     series: dict[str, FetchedSeries] = {}
-    for instance in store.iter_instances():
+    for instance in store.iter_instances(place.study_instance_uid, place.series_instance_uid):
         if instance.uids is not None:
             uid, study = instance.uids.series_instance_uid, instance.uids.study_instance_uid
-            found = series.setdefault(uid, FetchedSeries(uid, study, ("", "", "", ""), store=store))
-            found.instances.append(instance)
-            found.sop_instance_uids.append(instance.uids.sop_instance_uid)
+            fetched = series.setdefault(uid, FetchedSeries(uid, study, ("", "", "", ""), store=store))
+            fetched.instances.append(instance)
+            fetched.sop_instance_uids.append(instance.uids.sop_instance_uid)
     if not series:
         raise StoreError(f"{store.url}: no instances found")
     return list(series.values()), []
@@ -121,6 +152,11 @@ class FetchedSeries(FoundSeries):
 
     store: Store | None = None
     instances: list[StoredInstance] = field(default_factory=list)
+
+    @property
+    def fetched(self) -> bool:
+        """Always."""
+        return True
 
     def open(self) -> SeriesView:
         """Fetch the instances into a temporary folder, and read their headers.

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,10 +141,11 @@ def validate_found(
     if options.source is not None and len(found) != 1:
         raise UsageError(f"--source is that of one series, {len(found)} were given")
     across = check_across_studies(found)
-    first_met = {study: number for number, study in enumerate(dict.fromkeys(each.study_instance_uid for each in found))}
-    for _study, members in groupby(
-        sorted(found, key=lambda each: first_met[each.study_instance_uid]), lambda each: each.study_instance_uid
-    ):
+    studies: dict[str, list[FoundSeries]] = {}
+    for each in found:
+        # Of series that must be fetched one is on disk at a time.
+        studies.setdefault(each.series_instance_uid if each.fetched else each.study_instance_uid, []).append(each)
+    for members in studies.values():
         study = [each.open() for each in members]
         try:
             of_study: list[tuple[SeriesView, Finding]] = []
