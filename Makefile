@@ -92,6 +92,10 @@ format: $(INSTALLED) ## put imports and layout in order
 bench: $(INSTALLED) ## measure speed and memory against a peer and the limit
 	@$(PYTHON) -m benchmarks
 
+.PHONY: baseline
+baseline: $(INSTALLED) ## write the pinned columns of the catalog's table of headers
+	@$(PYTHON) -m tools.make_baseline_schema
+
 .PHONY: lock
 lock: $(INSTALLED) ## resolve the newest versions that pyproject.toml allows into requirements.lock
 	@$(PYTHON) -m pip install -qq uv
