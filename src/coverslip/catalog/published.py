@@ -263,16 +263,18 @@ def _slides(files: PublishedFiles) -> str:
     """
     scanner, texts = "[Manufacturer, ManufacturerModelName]", "[StudyDescription, SeriesDescription]"
     scanned = _spoken("idc", "scanners", ("Manufacturer", "ManufacturerModelName"), words(scanner))
+    licensed = _spoken("idc", "licenses", ("license_short_name", "source_DOI"), words("[license_short_name]"))
     described = _spoken("idc", "descriptions", ("StudyDescription", "SeriesDescription"), words(texts))
     columns = """
         SELECT idc.SeriesInstanceUID AS SeriesInstanceUID, StudyInstanceUID, collection_id, PatientID,
             true AS published, idc.StudyDescription AS StudyDescription, idc.SeriesDescription AS SeriesDescription,
             idc.Manufacturer AS Manufacturer, idc.ManufacturerModelName AS ManufacturerModelName,
-            scanners.words AS scanner_words, license_short_name, source_DOI AS source_doi, crdc_series_uuid,
+            scanners.words AS scanner_words, idc.license_short_name AS license_short_name,
+            licenses.words AS license_words, idc.source_DOI AS source_doi, crdc_series_uuid,
             series_revised_idc_version AS series_revised_version, instanceCount AS instance_count,
             "series_size_MB" AS size_mb"""
     with_idc = f"WITH idc AS MATERIALIZED (SELECT * FROM read_parquet({_text(files.idc_index)}) WHERE Modality = 'SM')"
-    source = f"FROM idc {scanned} {described}"
+    source = f"FROM idc {scanned} {licensed} {described}"
     if files.sm_index is None:
         return f"{with_idc} {columns}, 'series' AS known, descriptions.words AS text_words {source}"
     lists, coded, joins = [], [], []

@@ -241,8 +241,7 @@ _VIEWS = (
         WHERE collection_id NOT IN (SELECT collection_id FROM history.collection_facts))""",
     """CREATE OR REPLACE TEMP VIEW search_slide AS
     SELECT slides.*, facts.collection_name, facts.cancer_types, facts.tumor_locations, facts.cancer_type_words,
-        facts.cancer_types IS NOT NULL AS collection_told,
-        ' ' || lower(license_short_name) || ' ' AS license_words
+        facts.cancer_types IS NOT NULL AS collection_told
     FROM (SELECT * FROM local_slide
         UNION ALL BY NAME
         SELECT * FROM published_slide
@@ -348,11 +347,14 @@ class SearchableCatalog:
             conditions.append(radiology)
         self._match(conditions, request.unknown)
         counts = self._counts()
+        unknown = self._unknown()
         slides = self._slides(request)
         return SearchResult(
             total=counts[0],
-            unknown=self._unknown(),
-            unknown_filters=tuple(dict.fromkeys(each.field for each in conditions if each.can_be_unknown)),
+            unknown=unknown,
+            unknown_filters=tuple(
+                dict.fromkeys(each.field for each in conditions if each.can_be_unknown) if unknown else ()
+            ),
             patients=counts[1],
             collections=counts[2],
             size_mb=counts[3],

@@ -61,6 +61,7 @@ SLIDE_COLUMNS: dict[str, str] = {
     "ManufacturerModelName": "VARCHAR",
     "scanner_words": "VARCHAR",
     "license_short_name": "VARCHAR",
+    "license_words": "VARCHAR",
     "source_doi": "VARCHAR",
     "crdc_series_uuid": "VARCHAR",
     "series_revised_version": "BIGINT",
@@ -199,6 +200,7 @@ def _slides(among: str) -> str:
         LEFT JOIN conversions ON conversions.SeriesInstanceUID = idc.SeriesInstanceUID)
     SELECT * EXCLUDE (stains, fixatives, embeddings, anatomies, tissues, types, diagnoses, illuminations, texts),
         false AS published, 'all' AS known, {words("[Manufacturer, ManufacturerModelName]")} AS scanner_words,
+        {words("[license_short_name]")} AS license_words,
         {_lists("stains", "stain")}, {_lists("fixatives", "fixative")}, {_lists("embeddings", "embedding")},
         {_lists("anatomies", "anatomy")}, {_lists("tissues", "tissue")}, {_lists("types", "specimen_type")},
         {_lists("diagnoses", "diagnosis")}, {_lists("illuminations", "illumination")},
