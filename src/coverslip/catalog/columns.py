@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import Any
 
-from coverslip.catalog.export_rules import MAX_DEPTH, OTHER_ELEMENTS, PARSERS, PERSON_NAME_FIELDS, field_of
+from coverslip.catalog.export_rules import MAX_DEPTH, OTHER_ELEMENTS, PARSERS, field_of
 from coverslip.catalog.schema import Field, baseline_fields
 
 __all__ = ["Column", "ColumnTree", "Kind", "Level"]
@@ -52,7 +52,7 @@ class Column:
 class Level:
     """The columns of one nesting level: of the data set, or of the items of one sequence."""
 
-    __slots__ = ("_added", "_by_name", "_fields", "by_tag", "depth", "path", "tree")
+    __slots__ = ("_added", "_by_name", "_fields", "_has_others", "by_tag", "depth", "path", "tree")
 
     def __init__(self, tree: ColumnTree, fields: Iterable[Field], depth: int, path: str) -> None:
         self.tree = tree
@@ -62,6 +62,7 @@ class Level:
         self._fields = tuple(fields)
         self._by_name = {field.name: field for field in self._fields}
         self._added: dict[str, Field] = {}
+        self._has_others = False
 
     def column(self, tag: int, vr: str) -> Column:
         """Return the column of a tag that is met for the first time.
@@ -120,23 +121,34 @@ class Level:
 
     def add_other_elements(self) -> None:
         """Make sure that private elements have their column here."""
-        self._add(OTHER_ELEMENTS)
+        if not self._has_others:
+            self._has_others = True
+            self._add(OTHER_ELEMENTS)
 
     def _add(self, field: Field) -> None:
         if field.name not in self._by_name and field.name not in self._added:
             self._added[field.name] = field
             self.tree.revision += 1
 
-    def fields(self) -> tuple[Field, ...]:
-        """Return the columns that were there, in their order, and those that were added, in that of the alphabet."""
+    def fields(self, *, met: bool = False) -> tuple[Field, ...]:
+        """Return the columns that were there, in their order, and those that were added, in that of the alphabet.
+
+        Parameters
+        ----------
+        met : bool
+            Only those of elements that were met.
+        """
         inner = self.tree.inner(self)
+        names = {column.name for column in self.by_tag.values()} | ({"OtherElements"} if self._has_others else set())
         found = []
         for field in (*self._fields, *(self._added[name] for name in sorted(self._added))):
+            if met and field.name not in names:
+                continue
             level = inner.get(field.name)
             if level is None:
                 found.append(field)
                 continue
-            fields = level.fields()
+            fields = level.fields(met=met)
             # A record without fields has no column: neither Parquet nor BigQuery can hold one.
             if fields:
                 found.append(Field(field.name, field.type, field.mode, fields, field.description))
@@ -166,9 +178,6 @@ class ColumnTree:
         """Return the levels below those sequences of a level that were met."""
         return self._inner.get(id(level), {})
 
-    def fields(self) -> tuple[Field, ...]:
-        """Return the columns as they are now."""
-        return self.root.fields()
-
-
-assert PERSON_NAME_FIELDS  # a name is a record whose fields never grow
+    def fields(self, *, met: bool = False) -> tuple[Field, ...]:
+        """Return the columns as they are now, all or those of elements that were met."""
+        return self.root.fields(met=met)

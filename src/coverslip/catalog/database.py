@@ -24,17 +24,25 @@ FORMAT = 1
 """Raised when tables change in a way that an older coverslip cannot read."""
 
 _POLL_S = 0.05
+_ROW_GROUP = 4096
+"""DuckDB holds a group of rows in memory until it is full; the table of headers is wide."""
+_MEMORY = "1GB"
+_NAME = "coverslip_catalog"
 
 
 @contextmanager
-def open_catalog(path: Path, *, read_only: bool = False, wait_s: float = 60.0) -> Iterator[DuckDBPyConnection]:
-    """Open a catalog, making the file and its tables where they are not there yet.
+def open_catalog(
+    path: Path, *, read_only: bool = False, create: bool = True, wait_s: float = 60.0
+) -> Iterator[DuckDBPyConnection]:
+    """Open a catalog.
 
     Parameters
     ----------
     path : Path
     read_only : bool
         Several may read one file at the same time.
+    create : bool
+        Whether a file that is not there is made, for writing.
     wait_s : float
         How long to wait for another process that has the file open.
 
@@ -43,9 +51,12 @@ def open_catalog(path: Path, *, read_only: bool = False, wait_s: float = 60.0) -
     CatalogError
         If it is no catalog, or another process does not let go of it.
     """
+    create = create and not read_only
+    if not create and not path.is_file():
+        raise CatalogError(f"{path}: no such catalog")
     connection = _connect(path, read_only=read_only, wait_s=wait_s)
     try:
-        _check(connection, path, read_only=read_only)
+        _check(connection, path, create=create)
         yield connection
     finally:
         connection.close()
@@ -56,14 +67,16 @@ def _connect(path: Path, *, read_only: bool, wait_s: float) -> DuckDBPyConnectio
         import duckdb
     except ImportError:
         raise MissingDependencyError("a catalog needs duckdb: pip install 'coverslip[catalog]'") from None
-    if read_only and not path.is_file():
-        raise CatalogError(f"{path}: no such catalog")
     if not path.parent.is_dir():
         raise CatalogError(f"{path.parent}: no such folder")
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            return duckdb.connect(str(path), read_only=read_only)
+            before = _identity(path)
+            connection = _attach(path, read_only=read_only)
+            if before in (None, _identity(path)):
+                return connection
+            connection.close()  # another file has taken its place meanwhile
         except duckdb.IOException as error:
             if "lock" not in str(error):
                 raise CatalogError(f"{path}: {str(error).splitlines()[0]}") from None
@@ -74,20 +87,54 @@ def _connect(path: Path, *, read_only: bool, wait_s: float) -> DuckDBPyConnectio
             raise CatalogError(f"{path}: {str(error).splitlines()[0]}") from None
 
 
-def _check(connection: DuckDBPyConnection, path: Path, *, read_only: bool) -> None:
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another that takes its name."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _attach(path: Path, *, read_only: bool) -> DuckDBPyConnection:
+    """Open a file as the only database of a connection; what it is called by is without effect on statements."""
+    import duckdb
+
+    connection = duckdb.connect(config={"memory_limit": _MEMORY})
+    try:
+        options = "READ_ONLY" if read_only else f"ROW_GROUP_SIZE {_ROW_GROUP}"
+        quoted = str(path).replace("'", "''")
+        connection.execute(f"ATTACH '{quoted}' AS {_NAME} ({options})")
+        connection.execute(f"USE {_NAME}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check(connection: DuckDBPyConnection, path: Path, *, create: bool) -> None:
     """Make sure that a file is a catalog, or an empty file that can become one."""
     tables = {row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
     if "catalog_format" in tables:
         found = connection.execute("SELECT format FROM history.catalog_format").fetchone()
         if found is None or found[0] != FORMAT:
             raise CatalogError(f"{path}: format {found[0] if found else 'unknown'}, this coverslip knows {FORMAT}")
-    elif tables or read_only:
+    elif tables or not create:
         raise CatalogError(f"{path}: a database that is no catalog of coverslip")
 
 
-def make_tables(connection: DuckDBPyConnection) -> None:
-    """Make what is not there yet; part of the transaction that it is called in."""
-    made = connection.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'catalog_format'").fetchone()
+def make_tables(connection: DuckDBPyConnection, fields: tuple[Field, ...] | None = None) -> None:
+    """Make what is not there yet in the current database; part of the transaction that it is called in.
+
+    Parameters
+    ----------
+    fields : tuple of Field, optional
+        Columns of `dicom_metadata`, by default the pinned ones.
+    """
+    made = connection.execute(
+        "SELECT count(*) FROM duckdb_tables() "
+        "WHERE table_name = 'catalog_format' AND database_name = current_database()"
+    ).fetchone()
     if made and made[0]:
         return
     connection.execute("CREATE SCHEMA IF NOT EXISTS history")
@@ -100,7 +147,7 @@ def make_tables(connection: DuckDBPyConnection) -> None:
     )
     connection.execute("CREATE TABLE history.catalog_schema (table_name VARCHAR, fields VARCHAR)")
     connection.execute(UUID5_MACRO)
-    headers = stored_dicom_metadata(baseline_fields())
+    headers = stored_dicom_metadata(baseline_fields() if fields is None else fields)
     for table in (headers, *STORED_TABLES, *DERIVED_TABLES):
         connection.execute(create_table(f"history.{table.name}", table.all_fields))
     connection.execute(

@@ -4,14 +4,14 @@ They are computed once for each version of a series, when it is indexed, so that
 and meaning of the columns of `idc_index`, `sm_index` and `sm_instance_index` are those of the tables of the same name
 at IDC; the statements are our own, and a test runs those of IDC over the same headers and wants the same rows.
 
-Each statement reads `affected`, a table of SeriesInstanceUIDs, and the views of `views`.
+Each statement reads `affected`, a table of SeriesInstanceUIDs, the views of `views`, and the tables of `BETWEEN`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["DERIVATIONS", "TRANSFER_SYNTAX_NAMES", "derivation"]
+__all__ = ["BETWEEN", "DERIVATIONS", "TRANSFER_SYNTAX_NAMES", "derivation"]
 
 TRANSFER_SYNTAX_NAMES = {
     "1.2.840.10008.1.2": "Implicit VR Little Endian",
@@ -45,6 +45,12 @@ def _first_code(sequence: str, prefix: str, *, meaning_first: bool = False) -> s
     return ", ".join((meaning, code) if meaning_first else (code, meaning))
 
 
+def _stain(name: str, *codes: str) -> str:
+    """Return a column of what a preparation step says of one concept."""
+    told = ", ".join(f"'{code}'" for code in codes)
+    return f"min(item.value) FILTER (item.concept_code_designator_value_str IN ({told})) AS {name}"
+
+
 _STRUCTURE = "SpecimenDescriptionSequence[1].PrimaryAnatomicStructureSequence[1]"
 _MODIFIER = f"{_STRUCTURE}.PrimaryAnatomicStructureModifierSequence[1]"
 _ILLUMINATION = "OpticalPathSequence[1].IlluminationTypeCodeSequence[1]"
@@ -64,70 +70,82 @@ def _preparation_columns(source: str) -> str:
     return ", ".join(columns)
 
 
-def _preparation(key: str) -> str:
-    """Return a query of the coded content of the first specimen's preparation, by instance or series."""
-    lists = ", ".join(
-        f"list(DISTINCT text ORDER BY text) FILTER (concept = 'SCT:{code}' AND text IS NOT NULL) AS {prefix}"
+def _preparation_lists(text: str) -> str:
+    return ", ".join(
+        f"list(DISTINCT {text} ORDER BY {text}) FILTER (concept = 'SCT:{code}' AND {text} IS NOT NULL) AS {prefix}"
         for prefix, code in _PREPARATION.items()
     )
-    return f"""
-        SELECT {key}, {lists} FROM (
-            SELECT {key}, name.CodingSchemeDesignator || ':' || name.CodeValue AS concept,
-                {_prefixed("code", meaning_last=False)} AS text
-            FROM (SELECT {key}, unnest(item.ConceptNameCodeSequence) AS name, item.ConceptCodeSequence AS codes
-                FROM (SELECT {key}, unnest(step.SpecimenPreparationStepContentItemSequence) AS item
-                    FROM (SELECT {key},
-                            unnest(SpecimenDescriptionSequence[1].SpecimenPreparationSequence) AS step FROM slides)
-                )), unnest(codes) AS _codes(code)
-        ) GROUP BY {key}"""
 
 
+# Instances of a slide mostly tell the same of its specimens: each telling is looked at once. A hash tells them apart
+# within one series, where there are few.
 _SLIDES = f"""
-    slides AS MATERIALIZED (
-        SELECT SOPInstanceUID, SeriesInstanceUID, ContainerIdentifier, SpecimenDescriptionSequence, OpticalPathSequence,
-            SharedFunctionalGroupsSequence, AdmittingDiagnosesCodeSequence, TotalPixelMatrixColumns,
-            TotalPixelMatrixRows, "Columns", "Rows", PixelSpacing, ImageType, TransferSyntaxUID
-        FROM dicom_metadata WHERE Modality = 'SM' AND {_AFFECTED})"""
+    SELECT SOPInstanceUID, SeriesInstanceUID, ContainerIdentifier, OpticalPathSequence, AdmittingDiagnosesCodeSequence,
+        TotalPixelMatrixColumns, TotalPixelMatrixRows, "Columns", "Rows", ImageType, TransferSyntaxUID,
+        TRY_CAST(PixelSpacing[1] AS DOUBLE) AS spacing,
+        TRY_CAST(SharedFunctionalGroupsSequence[1].PixelMeasuresSequence[1].PixelSpacing[1] AS DOUBLE)
+            AS shared_spacing,
+        hash(SpecimenDescriptionSequence) AS told, len(SpecimenDescriptionSequence) AS specimens
+    FROM dicom_metadata WHERE Modality = 'SM' AND {_AFFECTED}"""
 
-_SHARED_SPACING = "SharedFunctionalGroupsSequence[1].PixelMeasuresSequence[1].PixelSpacing[1]"
+_TELLINGS = """
+    SELECT SOPInstanceUID, headers.SeriesInstanceUID AS SeriesInstanceUID, told, first_told,
+        SpecimenDescriptionSequence
+    FROM dicom_metadata AS headers JOIN (
+        SELECT min(SOPInstanceUID) AS SOPInstanceUID, told, specimens,
+            row_number() OVER (PARTITION BY SeriesInstanceUID
+                ORDER BY coalesce(specimens, 0) DESC, min(SOPInstanceUID)) = 1 AS first_told
+        FROM slides GROUP BY SeriesInstanceUID, told, specimens) USING (SOPInstanceUID)"""
+
+_PREPARATIONS = f"""
+    SELECT SeriesInstanceUID, told, name.CodingSchemeDesignator || ':' || name.CodeValue AS concept,
+        {_prefixed("code", meaning_last=False)} AS text
+    FROM (SELECT SeriesInstanceUID, told, unnest(item.ConceptNameCodeSequence) AS name,
+            item.ConceptCodeSequence AS codes
+        FROM (SELECT SeriesInstanceUID, told, unnest(step.SpecimenPreparationStepContentItemSequence) AS item
+            FROM (SELECT SeriesInstanceUID, told,
+                    unnest(SpecimenDescriptionSequence[1].SpecimenPreparationSequence) AS step FROM tellings)
+        )), unnest(codes) AS _codes(code)"""
 
 _SM_INDEX = f"""
-    WITH {_SLIDES},
-    preparation AS ({_preparation("SeriesInstanceUID")}),
+    WITH structures AS (
+        SELECT SeriesInstanceUID, {_first_code(_STRUCTURE, "primaryAnatomicStructure")},
+            {_first_code(_MODIFIER, "primaryAnatomicStructureModifier")}
+        FROM tellings GROUP BY SeriesInstanceUID),
+    preparation AS (
+        SELECT SeriesInstanceUID, {_preparation_lists("text")} FROM preparations GROUP BY SeriesInstanceUID),
     series AS (
         SELECT SeriesInstanceUID,
             min(ContainerIdentifier) AS ContainerIdentifier,
             min(OpticalPathSequence[1].ObjectiveLensPower) AS power,
             coalesce(max(TotalPixelMatrixColumns), max("Columns")) AS max_TotalPixelMatrixColumns,
             coalesce(max(TotalPixelMatrixRows), max("Rows")) AS max_TotalPixelMatrixRows,
-            coalesce(min(TRY_CAST(PixelSpacing[1] AS DOUBLE)), min(TRY_CAST({_SHARED_SPACING} AS DOUBLE))) AS spacing,
-            {_first_code(_STRUCTURE, "primaryAnatomicStructure")},
-            {_first_code(_MODIFIER, "primaryAnatomicStructureModifier")},
+            coalesce(min(spacing), min(shared_spacing)) AS spacing,
             {_first_code(_ILLUMINATION, "illuminationType")},
             {_first_code("AdmittingDiagnosesCodeSequence[1]", "admittingDiagnosis")}
         FROM slides GROUP BY SeriesInstanceUID)
-    SELECT series.* EXCLUDE (power, spacing),
+    SELECT series.* EXCLUDE (power, spacing), structures.* EXCLUDE (SeriesInstanceUID),
         {_preparation_columns("preparation")},
         CASE WHEN spacing = 0 THEN 0
             ELSE round(spacing, CAST(1 - floor(log10(abs(spacing))) AS INTEGER)) END AS min_PixelSpacing_2sf,
         -- BigQuery casts no text with a decimal point to an integer; DuckDB would.
         CASE WHEN regexp_full_match(power, '[+-]?[0-9]+') THEN TRY_CAST(power AS BIGINT) END AS ObjectiveLensPower
-    FROM series LEFT JOIN preparation USING (SeriesInstanceUID)"""
+    FROM series LEFT JOIN structures USING (SeriesInstanceUID) LEFT JOIN preparation USING (SeriesInstanceUID)"""
 
 _SM_INSTANCE_INDEX = f"""
-    WITH {_SLIDES},
-    preparation AS ({_preparation("SOPInstanceUID")})
+    WITH preparation AS (
+        SELECT SeriesInstanceUID, told, {_preparation_lists("text")} FROM preparations GROUP BY SeriesInstanceUID, told)
     SELECT slides.SOPInstanceUID, slides.SeriesInstanceUID,
         {_preparation_columns("preparation")},
-        TRY_CAST({_SHARED_SPACING} AS DOUBLE) AS PixelSpacing_0,
+        shared_spacing AS PixelSpacing_0,
         ImageType, TransferSyntaxUID, instances.instance_size, TotalPixelMatrixColumns, TotalPixelMatrixRows,
         instances.instance_uuid AS crdc_instance_uuid
-    FROM slides LEFT JOIN preparation USING (SOPInstanceUID)
+    FROM slides
+    LEFT JOIN preparation ON preparation.SeriesInstanceUID = slides.SeriesInstanceUID AND preparation.told = slides.told
     LEFT JOIN instances ON instances.SOPInstanceUID = slides.SOPInstanceUID"""
 
 _SM_CHANNEL_INDEX = f"""
-    WITH {_SLIDES},
-    paths AS (
+    WITH paths AS (
         SELECT SOPInstanceUID, SeriesInstanceUID, unnest(OpticalPathSequence) AS path FROM slides),
     channels AS (
         SELECT SeriesInstanceUID, path.OpticalPathIdentifier AS OpticalPathIdentifier,
@@ -140,25 +158,24 @@ _SM_CHANNEL_INDEX = f"""
             min(path.ObjectiveLensNumericalAperture) AS ObjectiveLensNumericalAperture
         FROM paths GROUP BY ALL),
     items AS (
-        SELECT DISTINCT SeriesInstanceUID, step_number, unnest(content) AS item FROM steps),
+        SELECT SeriesInstanceUID, specimen_number, step_number, unnest(content) AS item FROM steps),
     stains AS (
-        SELECT SeriesInstanceUID, step_number,
-            min(item.value) FILTER (item.concept_code_designator_value_str = 'NCIt:C44170') AS channel,
-            min(item.value) FILTER (item.concept_code_designator_value_str = 'SCT:246094008') AS target,
-            min(item.value) FILTER (item.concept_code_designator_value_str = 'SCT:424361007') AS substance,
-            min(item.value) FILTER (item.concept_code_designator_value_str IN ('NCIt:C2480', 'UMLS:C0598447'))
-                AS fluorophore,
-            min(item.value) FILTER (item.concept_code_designator_value_str = 'NCIt:C37925') AS clone,
-            min(item.value) FILTER (item.concept_code_designator_value_str = 'UMLS:C4281604') AS dilution,
-            min(item.value) FILTER (item.concept_code_designator_value_str = 'NCIt:C25472') AS cycle,
-            min(item.value) FILTER (item.concept_code_designator_value_str = 'SCT:703857004') AS staining_technique
+        SELECT SeriesInstanceUID, specimen_number, step_number,
+            {_stain("channel", "NCIt:C44170")},
+            {_stain("target", "SCT:246094008")},
+            {_stain("substance", "SCT:424361007")},
+            {_stain("fluorophore", "NCIt:C2480", "UMLS:C0598447")},
+            {_stain("clone", "NCIt:C37925")},
+            {_stain("dilution", "UMLS:C4281604", "NCIt:C4281604")},
+            {_stain("cycle", "NCIt:C25472")},
+            {_stain("staining_technique", "SCT:703857004")}
         FROM items GROUP BY ALL)
     SELECT channels.*, target, fluorophore, clone, dilution, cycle, staining_technique,
         nullif(regexp_extract(substance, 'AB_[0-9]+'), '') AS antibody_rrid,
-        nullif(trim(regexp_replace(substance, '\\(?(RRID:)?AB_[0-9]+\\)?', ''), ' ,;'), '') AS antibody
+        nullif(trim(regexp_replace(substance, '[(]?(RRID:)?AB_[0-9]+[)]?', ''), ' ,;'), '') AS antibody
     FROM channels LEFT JOIN (
         SELECT * FROM stains WHERE channel IS NOT NULL
-        QUALIFY row_number() OVER (PARTITION BY SeriesInstanceUID, channel ORDER BY step_number) = 1
+        QUALIFY row_number() OVER (PARTITION BY SeriesInstanceUID, channel ORDER BY specimen_number, step_number) = 1
     ) AS stains ON stains.SeriesInstanceUID = channels.SeriesInstanceUID
         AND stains.channel = channels.OpticalPathIdentifier"""
 
@@ -192,17 +209,17 @@ _CONTENT = """
         value_code_designator_value_str := item.ConceptCodeSequence[1].CodingSchemeDesignator || ':' || coalesce(
             item.ConceptCodeSequence[1].CodeValue, item.ConceptCodeSequence[1].LongCodeValue)))"""
 
+# What the instance tells that tells of most specimens.
 _STEPS = f"""
-    WITH {_SLIDES},
-    specimens AS (
+    WITH specimens AS (
         SELECT SeriesInstanceUID, unnest(SpecimenDescriptionSequence) AS specimen,
-            generate_subscripts(SpecimenDescriptionSequence, 1) AS specimen_number FROM slides),
+            generate_subscripts(SpecimenDescriptionSequence, 1) AS specimen_number FROM tellings WHERE first_told),
     numbered AS (
         SELECT SeriesInstanceUID, specimen, specimen_number, step, step_number
         FROM specimens LEFT JOIN LATERAL (
             SELECT unnest(specimen.SpecimenPreparationSequence) AS step,
                 generate_subscripts(specimen.SpecimenPreparationSequence, 1) AS step_number) ON true)
-    SELECT DISTINCT SeriesInstanceUID, specimen_number,
+    SELECT SeriesInstanceUID, specimen_number,
         specimen.SpecimenIdentifier AS SpecimenIdentifier, specimen.SpecimenUID AS SpecimenUID,
         specimen.SpecimenShortDescription AS SpecimenShortDescription,
         specimen.SpecimenDetailedDescription AS SpecimenDetailedDescription,
@@ -276,8 +293,8 @@ DERIVATIONS = {
     "sm_specimen_index": _SM_SPECIMEN_INDEX,
 }
 
-STEPS = _STEPS
-"""Makes the table `steps` that `sm_channel_index` and `sm_specimen_index` are made from."""
+BETWEEN = {"slides": _SLIDES, "tellings": _TELLINGS, "preparations": _PREPARATIONS, "steps": _STEPS}
+"""Tables that those are made from, and the queries that make them, in order."""
 
 
 def derivation(table: str) -> str:

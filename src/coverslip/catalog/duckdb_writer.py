@@ -22,6 +22,8 @@ class DuckDBWriter:
         Path of the file; made if it is not there.
     """
 
+    all_columns = False
+
     def __init__(self, place: str) -> None:
         self.path = Path(place)
 

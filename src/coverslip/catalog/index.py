@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,18 +10,24 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from coverslip.catalog.found_files import find_files
 from coverslip.catalog.merge import NewVersion
 from coverslip.catalog.reading import Digest, ReadingOptions, read_files
 from coverslip.catalog.staging import Failure, Part, Shard
+from coverslip.catalog.store_reading import is_store_url
 from coverslip.catalog.writers import IndexOutcome, open_writer
+from coverslip.errors import UsageError
+
+if TYPE_CHECKING:
+    from coverslip.stores.options import StoreOptions
 
 __all__ = ["IndexReport", "IndexRequest", "index_paths"]
 
 _PART = 2000
-"""Instances in one part; bounds what is in memory."""
+"""Most instances in one part; bounds what is in memory."""
 
 _FEW = 400
 """So few files are read sooner by one process than another has started."""
@@ -42,6 +49,8 @@ class IndexRequest:
     shard : str or None
         Name of the shard that ``parquet:`` writes; by default it follows from what was read.
     digest : Digest
+    store_options : StoreOptions or None
+        How stores are reached.
     facts : mapping or None
         Of the collection that all of it belongs to.
     workers : int
@@ -55,6 +64,7 @@ class IndexRequest:
     prune: bool = False
     shard: str | None = None
     digest: Digest = Digest.READ
+    store_options: StoreOptions | None = None
     facts: Mapping[str, Any] | None = None
     workers: int = 1
     wait_s: float = 60.0
@@ -99,12 +109,18 @@ def index_paths(request: IndexRequest, on_progress: Callable[[int, int], None] |
         files is told in the report.
     """
     writer = open_writer(request.to)
-    roots = tuple(os.path.realpath(path) for path in request.paths)
-    files = list(dict.fromkeys(found.path for path in request.paths for found in find_files(Path(path))))
-    options = ReadingOptions(request.digest, request.facts)
+    urls = [path for path in request.paths if is_store_url(path)]
+    local = [_as_path(path) for path in request.paths if not is_store_url(path)]
+    files = list(dict.fromkeys(found.path for path in local for found in find_files(path)))
+    options = ReadingOptions(request.digest, request.facts, writer.all_columns)
     report = IndexReport()
     with writer.scratch_folder() as folder:
         parts = list(_read_parts(files, folder, options, request.workers, on_progress or (lambda *_: None)))
+        roots = tuple(os.path.realpath(path) for path in local)
+        if urls:
+            more, stores = _read_stores(urls, len(parts), folder, request, on_progress or (lambda *_: None))
+            parts += more
+            roots += stores
         report.read = sum(part.instances for part in parts)
         failures = tuple(failure for part in parts for failure in part.failures)
         shard = Shard(folder, tuple(part.number for part in parts), roots, request.prune, failures)
@@ -114,6 +130,25 @@ def index_paths(request: IndexRequest, on_progress: Callable[[int, int], None] |
     return report
 
 
+def _as_path(path: str) -> Path:
+    if not path.lower().startswith("file://"):
+        return Path(path)
+    parts = urlsplit(path)
+    if parts.netloc not in ("", "localhost"):
+        raise UsageError(f"{path}: expected file:/// and a path")
+    return Path(unquote(parts.path))
+
+
+def _read_stores(
+    urls: Sequence[str], first: int, folder: Path, request: IndexRequest, on_progress: Callable[[int, int], None]
+) -> tuple[list[Part], tuple[str, ...]]:
+    from coverslip.catalog.store_reading import read_stores
+    from coverslip.stores.options import StoreOptions
+
+    options = ReadingOptions(Digest.KNOWN, request.facts, all_columns=True)
+    return read_stores(urls, first, folder, options, request.store_options or StoreOptions(), on_progress)
+
+
 def _read_parts(
     files: Sequence[str],
     folder: Path,
@@ -121,10 +156,13 @@ def _read_parts(
     workers: int,
     on_progress: Callable[[int, int], None],
 ) -> Iterator[Part]:
-    """Read files part by part, several at a time; which file is in which part does not depend on how many."""
-    chunks = [files[start : start + _PART] for start in range(0, len(files), _PART)]
+    """Read files part by part, several at a time, each process as many parts as the others."""
+    workers = workers if len(files) > _FEW else 1
+    parts = workers * math.ceil(len(files) / (workers * _PART))
+    size = math.ceil(len(files) / parts) if files else 1
+    chunks = [files[start : start + size] for start in range(0, len(files), size)]
     done = 0
-    with _executor(workers if len(files) > _FEW else 1) as submit:
+    with _executor(workers) as submit:
         pending = [submit(chunk, number, folder, options) for number, chunk in enumerate(chunks)]
         for chunk, result in zip(chunks, pending, strict=True):
             part = result()
@@ -138,5 +176,7 @@ def _executor(workers: int) -> Iterator[Callable[..., Callable[[], Part]]]:
     if workers <= 1:
         yield lambda *arguments: lambda: read_files(*arguments)
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("forkserver")) as pool:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["coverslip.catalog.reading", "pyarrow.parquet", "pydicom.datadict"])
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
         yield lambda *arguments: pool.submit(read_files, *arguments).result

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from coverslip.catalog.database import dicom_fields, make_tables, make_views
-from coverslip.catalog.derived import STEPS, derivation
+from coverslip.catalog.derived import BETWEEN, derivation
+from coverslip.catalog.roll_up import SERIES_FACTS, close, replace_rows, roll_up
 from coverslip.catalog.schema import Field, as_bigquery, duckdb_type, merge_fields, quote
 from coverslip.catalog.staging import Failure, Shard, part_fields
 from coverslip.catalog.tables import DERIVED_TABLES, STORED_TABLES, staged_instance_fields, staged_series_fields
@@ -22,7 +23,7 @@ from coverslip.errors import CatalogError, UsageError
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["MergeReport", "NewVersion", "merge_shards"]
+__all__ = ["MergeReport", "NewVersion", "merge_shards", "next_version", "write_version"]
 
 _TABLES = {table.name: table for table in STORED_TABLES}
 _CATALOG_ERROR = CatalogError.exit_code
@@ -111,6 +112,36 @@ def _roll_back(connection: DuckDBPyConnection) -> None:
         return  # a transaction that failed to commit is gone already
 
 
+def _latest_version(connection: DuckDBPyConnection) -> int | None:
+    found: tuple[int | None] | None = connection.execute("SELECT max(version) FROM versions").fetchone()
+    return found[0] if found else None
+
+
+def next_version(connection: DuckDBPyConnection, asked: NewVersion) -> int:
+    """Return the number that a new version has.
+
+    Raises
+    ------
+    UsageError
+        If a number is asked for that lies before the latest one.
+    """
+    latest = _latest_version(connection)
+    if asked.number is None:
+        return (latest or 0) + 1
+    if asked.number < 1 or (latest is not None and asked.number < latest):
+        raise UsageError(f"version {asked.number}: the latest version is {latest or 0}, expected no earlier one")
+    return asked.number
+
+
+def write_version(connection: DuckDBPyConnection, number: int, asked: NewVersion) -> None:
+    """Note a version, or what an amended one is called from now on."""
+    connection.execute(
+        """INSERT INTO versions VALUES ($1, $2, CAST($3 AS DATE)) ON CONFLICT DO UPDATE SET
+            label = coalesce(excluded.label, label), version_date = coalesce(excluded.version_date, version_date)""",
+        [number, asked.label, asked.date],
+    )
+
+
 class _Merge:
     def __init__(
         self,
@@ -125,20 +156,8 @@ class _Merge:
         self.on_step = on_step
         self.report = MergeReport()
         self.parts = [(shard, part) for shard in shards for part in shard.parts]
-        self.latest = self._latest()
-        self.version = self._number()
-
-    def _latest(self) -> int | None:
-        found: tuple[int | None] | None = self.connection.execute("SELECT max(version) FROM versions").fetchone()
-        return found[0] if found else None
-
-    def _number(self) -> int:
-        asked, latest = self.asked.number, self.latest
-        if asked is None:
-            return (latest or 0) + 1
-        if asked < 1 or (latest is not None and asked < latest):
-            raise UsageError(f"version {asked}: the latest version is {latest or 0}, expected no earlier one")
-        return asked
+        self.latest = _latest_version(connection)
+        self.version = next_version(connection, version)
 
     def run(self) -> MergeReport:
         self.on_step("comparing")
@@ -147,7 +166,7 @@ class _Merge:
         self._classify()
         if self.report.new or self.report.changed or self.report.retired:
             self.on_step("writing")
-            self._write_version()
+            write_version(self.connection, self.version, self.asked)
             self._write_instances()
         else:
             self.version = self.latest or 0
@@ -155,12 +174,13 @@ class _Merge:
         if self._one("SELECT count(*) FROM affected"):
             self.on_step("deriving")
             self._write_facts()
+            self._run("CREATE OR REPLACE TEMP TABLE keys AS SELECT SeriesInstanceUID FROM affected")
             roll_up(self.connection, self.version)
             self._write_conversions()
             derive(self.connection, self.version)
         self._warn()
-        self.report.version = self._latest()
-        for table in ("incoming", "told", "affected", "steps", "gone", "fresh", "outcome", "changes"):
+        self.report.version = _latest_version(self.connection)
+        for table in ("incoming", "told", "affected", "gone", "fresh", "outcome", "changes"):
             self._run(f"DROP TABLE IF EXISTS temp.{table}")
         return self.report
 
@@ -261,19 +281,6 @@ class _Merge:
                     AND SOPInstanceUID NOT IN (SELECT SOPInstanceUID FROM gone)
                     AND NOT list_contains($unread, location)""",
                 {"root": root, "unread": unread},  # type: ignore[arg-type]
-            )
-
-    def _write_version(self) -> None:
-        if self.version != self.latest:
-            self._run(
-                "INSERT INTO versions VALUES (?, ?, CAST(? AS DATE))",
-                [self.version, self.asked.label, self.asked.date],
-            )
-        elif self.asked.label or self.asked.date:
-            self._run(
-                "UPDATE versions SET label = coalesce(?, label), "
-                "version_date = coalesce(CAST(? AS DATE), version_date) WHERE version = ?",
-                [self.asked.label, self.asked.date, self.version],
             )
 
     def _write_instances(self) -> None:
@@ -439,149 +446,25 @@ _URLS = """
     CASE WHEN starts_with(location, 's3://') THEN location END AS aws_url,
     CASE WHEN starts_with(location, 's3://') THEN split_part(location, '/', 3) END AS aws_bucket"""
 
-_SERIES_FACTS = (
-    "source_doi", "source_url", "versioned_source_doi", "analysis_result_id", "license_url", "license_long_name",
-    "license_short_name",
-)  # fmt: skip
-
 
 def _first_told(name: str) -> str:
     return f"first(facts.{name} ORDER BY SeriesInstanceUID) FILTER (facts.{name} IS NOT NULL) AS {name}"
 
 
 def _facts_differ() -> str:
-    of_series = [f"told.facts.{name} IS DISTINCT FROM old.{name}" for name in _SERIES_FACTS]
-    collection = (each.name for each in _TABLES["collection_facts"].fields if each.name not in _SERIES_FACTS)
+    of_series = [f"told.facts.{name} IS DISTINCT FROM old.{name}" for name in SERIES_FACTS]
+    collection = (each.name for each in _TABLES["collection_facts"].fields if each.name not in SERIES_FACTS)
     of_collection = [
         f"(told.facts.{name} IS NOT NULL AND told.facts.{name} IS DISTINCT FROM facts.{name})" for name in collection
     ]
     return " OR ".join([*of_series, *of_collection])
 
 
-def close(connection: DuckDBPyConnection, table: str, where: str, version: int) -> None:
-    """End current rows with the version before this one; rows that began with it were never seen by anyone."""
-    connection.execute(
-        f"DELETE FROM history.{table} WHERE final_version = 0 AND revised_version = {version} AND {where}"
-    )
-    connection.execute(f"UPDATE history.{table} SET final_version = {version - 1} WHERE final_version = 0 AND {where}")
-
-
-def replace_rows(connection: DuckDBPyConnection, table: str, query: str, where: str, version: int) -> None:
-    """Put rows that follow from series in place of those that are there, in the version of their series.
-
-    Parameters
-    ----------
-    query : str
-        Gives the rows, with a SeriesInstanceUID and without versions.
-    where : str
-        Which of the current rows are theirs.
-    """
-    begun = (
-        "(SELECT SeriesInstanceUID FROM history.series WHERE final_version = 0 AND revised_version "
-        f"= {table}.revised_version AND history.series.SeriesInstanceUID = {table}.SeriesInstanceUID)"
-    )
-    connection.execute(f"DELETE FROM history.{table} AS {table} WHERE final_version = 0 AND {where} AND EXISTS {begun}")
-    close(connection, table, where, version)
-    connection.execute(
-        f"""INSERT INTO history.{table} BY NAME
-        SELECT rows.*, series.revised_version AS revised_version, 0 AS final_version
-        FROM ({query}) AS rows JOIN (SELECT SeriesInstanceUID, revised_version FROM history.series
-            WHERE final_version = 0) AS series ON series.SeriesInstanceUID = rows.SeriesInstanceUID
-        ORDER BY ALL"""
-    )
-
-
-def _merkle(hash_column: str) -> str:
-    """Return the MD5 of the sorted, concatenated ones below, NULL if one of them is not known."""
-    return (
-        f"CASE WHEN count(*) = count({hash_column}) THEN md5(string_agg({hash_column}, '' ORDER BY {hash_column})) END"
-    )
-
-
-_CONTENT = "md5(string_agg(content_key, '' ORDER BY content_key))"
-# Objects are named <series_uuid>/<instance_uuid>.dcm; from there comes the UUID where no MD5 is known.
-_UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_FOLDER = "min(regexp_extract({0}, '^(.*/)[^/]*$', 1))"
-_ONE_FOLDER = (
-    "CASE WHEN count(DISTINCT regexp_extract({0}, '^(.*/)[^/]*$', 1)) = 1 AND count({0}) = count(*) THEN "
-    + _FOLDER
-    + " END"
-)
-
-_LEVELS = {
-    "series": f"""
-        SELECT below.*, {", ".join(f"coalesce(told.facts.{name}, old.{name}) AS {name}" for name in _SERIES_FACTS)}
-        FROM (SELECT SeriesInstanceUID, min(StudyInstanceUID) AS StudyInstanceUID, min(PatientID) AS PatientID,
-                min(collection_id) AS collection_id, count(*) AS series_instances,
-                {_merkle("instance_hash")} AS series_hash, {_CONTENT} AS content_key,
-                coalesce(coverslip_uuid(SeriesInstanceUID || series_hash), nullif(regexp_extract(
-                    min(location), '/({_UUID})/{_UUID}[.]dcm$', 1), '')) AS series_uuid,
-                {_ONE_FOLDER.format("gcs_url")} AS series_gcs_url, {_ONE_FOLDER.format("aws_url")} AS series_aws_url
-            FROM history.instances WHERE final_version = 0 AND {{below}} GROUP BY SeriesInstanceUID) AS below
-        LEFT JOIN (SELECT * FROM history.series WHERE final_version = 0) AS old
-            ON old.SeriesInstanceUID = below.SeriesInstanceUID
-        LEFT JOIN told ON told.SeriesInstanceUID = below.SeriesInstanceUID""",
-    "studies": f"""
-        SELECT StudyInstanceUID, PatientID, collection_id, sum(series_instances) AS study_instances,
-            {_merkle("series_hash")} AS study_hash, {_CONTENT} AS content_key,
-            coverslip_uuid(StudyInstanceUID || study_hash) AS study_uuid
-        FROM history.series WHERE final_version = 0 AND {{below}}
-        GROUP BY StudyInstanceUID, PatientID, collection_id""",
-    "patients": f"""
-        SELECT PatientID, collection_id, {_merkle("study_hash")} AS patient_hash, {_CONTENT} AS content_key,
-            coverslip_uuid(coalesce(collection_id, '') || '/' || coalesce(PatientID, '') || patient_hash) AS idc_case_id
-        FROM history.studies WHERE final_version = 0 AND {{below}} GROUP BY PatientID, collection_id""",
-    "collections": f"""
-        SELECT collection_id, {_merkle("patient_hash")} AS collection_hash, {_CONTENT} AS content_key
-        FROM history.patients WHERE final_version = 0 AND {{below}} GROUP BY collection_id""",
-}
-
-_BELOW = {"series": "instances", "studies": "series", "patients": "studies", "collections": "patients"}
-_ABOVE = {below: name for name, below in _BELOW.items()}
-
-
-def roll_up(connection: DuckDBPyConnection, version: int) -> None:
-    """Write anew the series in `affected` and everything above them, where their content is another.
-
-    Hashes are Merkle trees as IDC has them: of the sorted, concatenated hashes of what is below.
-    """
-    connection.execute("CREATE OR REPLACE TEMP TABLE keys AS SELECT SeriesInstanceUID FROM affected")
-    for name, query in _LEVELS.items():
-        table = _TABLES[name]
-        among = " AND ".join(f"keys.{key} IS NOT DISTINCT FROM {{0}}.{key}" for key in table.key)
-        among = f"EXISTS (SELECT 1 FROM keys WHERE {among})"
-        here = among.format(name)
-        below = among.format(_BELOW[name])
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE fresh AS {query.replace('{below}', below)}")
-        matching = " AND ".join(f"fresh.{key} IS NOT DISTINCT FROM {name}.{key}" for key in table.key)
-        as_before = f"EXISTS (SELECT 1 FROM fresh WHERE {matching} AND fresh.content_key = {name}.content_key)"
-        connection.execute(
-            f"""CREATE OR REPLACE TEMP TABLE dated AS SELECT fresh.*,
-                coalesce((SELECT min(init_version) FROM history.{name} WHERE {matching}), {version}) AS init_version,
-                coalesce((SELECT max(revised_version) FROM history.{name} WHERE {matching} AND final_version = 0
-                    AND fresh.content_key = {name}.content_key), {version}) AS revised_version
-            FROM fresh"""
-        )
-        if name in _ABOVE:
-            # Where things were, and where they are now: both have changed.
-            columns = ", ".join(_TABLES[_ABOVE[name]].key)
-            connection.execute(
-                f"""CREATE OR REPLACE TEMP TABLE keys_above AS
-                SELECT {columns} FROM history.{name} WHERE final_version = 0 AND {here}
-                UNION SELECT {columns} FROM fresh"""
-            )
-        connection.execute(f"DELETE FROM history.{name} WHERE final_version = 0 AND {here} AND {as_before}")
-        close(connection, name, here, version)
-        connection.execute(f"INSERT INTO history.{name} BY NAME SELECT *, 0 AS final_version FROM dated ORDER BY ALL")
-        connection.execute("CREATE OR REPLACE TEMP TABLE keys AS SELECT * FROM keys_above")
-    for each in ("keys", "keys_above", "dated"):
-        connection.execute(f"DROP TABLE temp.{each}")
-
-
 def derive(connection: DuckDBPyConnection, version: int) -> None:
     """Make the derived tables of the series in `affected` anew."""
     connection.execute("RESET VARIABLE as_of")
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE steps AS {STEPS}")
+    for name, query in BETWEEN.items():
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}")
     for table in DERIVED_TABLES:
         replace_rows(
             connection,
@@ -590,3 +473,5 @@ def derive(connection: DuckDBPyConnection, version: int) -> None:
             "SeriesInstanceUID IN (SELECT SeriesInstanceUID FROM affected)",
             version,
         )
+    for name in BETWEEN:
+        connection.execute(f"DROP TABLE temp.{name}")

@@ -30,6 +30,8 @@ class NdjsonWriter:
         Path of the folder; made if it is not there.
     """
 
+    all_columns = True
+
     def __init__(self, place: str) -> None:
         self.folder = Path(place)
 

@@ -42,10 +42,13 @@ class ReadingOptions:
     digest : Digest
     facts : mapping or None
         What a user states of the collection of all of them; takes the place of what their records say.
+    all_columns : bool
+        Whether parts have all pinned columns, or those alone that were met.
     """
 
     digest: Digest = Digest.READ
     facts: Mapping[str, Any] | None = None
+    all_columns: bool = True
 
 
 class PartReader:
@@ -127,7 +130,8 @@ class PartReader:
 
     def write(self, folder: Path) -> Part:
         """Write the rows, and forget them."""
-        write_part(folder, self.number, self.tree, self._rows, self._instances, list(self._series.values()))
+        fields = self.tree.fields(met=not self.options.all_columns)
+        write_part(folder, self.number, fields, self._rows, self._instances, list(self._series.values()))
         return Part(self.number, len(self._rows), tuple(self.failures))
 
 

@@ -2,7 +2,8 @@
 
 ``DIR/SHARD/dicom_metadata-00000.parquet`` holds rows of `dicom_metadata`, ``instances-00000.parquet`` what else is
 known of the same instances in the same order, ``series-00000.parquet`` what is known of series, and ``shard.json`` what
-was read. Every part has the columns that its rows need and all pinned ones; who reads several takes the union by name.
+was read. Every part has all pinned columns, and those that its rows need besides; who reads several takes the union by
+name. Parts that only go through to a catalog have none but those that were met.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from coverslip.catalog.columns import ColumnTree
 from coverslip.catalog.schema import Field, arrow_schema
 from coverslip.catalog.tables import staged_instance_fields, staged_series_fields
 from coverslip.errors import CatalogError
@@ -83,14 +83,14 @@ class Shard:
 def write_part(
     folder: Path,
     number: int,
-    tree: ColumnTree,
+    fields: Sequence[Field],
     rows: Sequence[Mapping[str, Any]],
     instances: Sequence[Mapping[str, Any]],
     series: Sequence[Mapping[str, Any]],
 ) -> None:
     """Write the three tables of a part; `rows` and `instances` are of the same length and order."""
     shard = Shard(folder, (number,))
-    _write(shard.part_file("dicom_metadata", number), tree.fields(), rows)
+    _write(shard.part_file("dicom_metadata", number), fields, rows)
     _write(shard.part_file("instances", number), staged_instance_fields(), instances)
     _write(shard.part_file("series", number), staged_series_fields(), series)
 

@@ -51,7 +51,15 @@ class IndexOutcome:
 
 
 class Writer(Protocol):
-    """Takes shards to one place."""
+    """Takes shards to one place.
+
+    Attributes
+    ----------
+    all_columns : bool
+        Whether parts are to have all pinned columns, or those alone that were met.
+    """
+
+    all_columns: bool
 
     def __init__(self, place: str) -> None: ...
 
