@@ -106,7 +106,8 @@ def statements(series: int, slides: int) -> Iterator[str]:
     yield f"""
         INSERT INTO history.idc_index BY NAME
         SELECT {uid} AS SeriesInstanceUID, {uid} || '.9' AS StudyInstanceUID, {patient} AS PatientID,
-            {modality} AS Modality, 'Description ' || (n % 50) AS SeriesDescription, 'Histopathology' AS StudyDescription,
+            {modality} AS Modality, 'Description ' || (n % 50) AS SeriesDescription,
+            'Histopathology' AS StudyDescription,
             'Maker ' || (n % 5) AS Manufacturer, 'Scanner-' || (n % 12) AS ManufacturerModelName,
             {INSTANCES} AS instanceCount, (n % 1000) / 4.0 AS "series_size_MB", {versions}
         FROM range({series}) AS numbers(n)"""
@@ -183,9 +184,11 @@ def statements(series: int, slides: int) -> Iterator[str]:
 
 QUERIES = {
     "SQL: slides and scans by patient": """
-        SELECT slides.collection_id, count(DISTINCT slides.PatientID) AS patients, count(DISTINCT scans.SeriesInstanceUID)
+        SELECT slides.collection_id, count(DISTINCT slides.PatientID) AS patients,
+            count(DISTINCT scans.SeriesInstanceUID)
         FROM search_slide AS slides JOIN search_series AS scans
-            ON scans.collection_id = slides.collection_id AND scans.PatientID = slides.PatientID AND scans.Modality = 'CT'
+            ON scans.collection_id = slides.collection_id AND scans.PatientID = slides.PatientID
+            AND scans.Modality = 'CT'
         WHERE list_contains(slides.embedding_codes, 'SCT:433469005') AND slides.collection_id = 'collection_3'
         GROUP BY 1""",
     "SQL: stains, as BigQuery's": """
@@ -232,9 +235,8 @@ def main() -> int:
     if options.json:
         print(json.dumps({"limit_s": LIMIT_S, "threads": THREADS, "seconds": times, "slow": sorted(slow)}, indent=1))
     else:
-        print(
-            f"{len(times)} searches, the slowest {max(times.values()):.2f} s, limit {LIMIT_S:g} s: {'FAIL' if slow else 'PASS'}"
-        )
+        verdict = "FAIL" if slow else "PASS"
+        print(f"{len(times)} searches, the slowest {max(times.values()):.2f} s, limit {LIMIT_S:g} s: {verdict}")
     return int(bool(slow))
 
 
