@@ -147,6 +147,20 @@ def test_a_retraction_needs_a_yes_and_takes_everything(out: Path, arguments: lis
     assert set(states.values()) == {"verified"}
 
 
+def test_a_retraction_takes_a_series_out_of_a_catalog_with_its_history(
+    out: Path, arguments: list[Any], tmp_path: Path
+) -> None:
+    catalog = tmp_path / "catalog.duckdb"
+    assert run("index", out, "--to", catalog).returncode == 0
+    assert run("upload", out, *arguments).returncode == 0
+    gone, stays = series_of(out)
+    where = [gone, "--from", tmp_path / "archive", *arguments[2:], "--reason", "label visible", "--yes"]
+    assert run("retract", *where, "--catalog", catalog).returncode == 0
+    found = run("search", "--catalog", catalog, "--json").stdout
+    assert gone not in found
+    assert stays in found
+
+
 def test_a_retraction_wants_a_uid_and_a_reason_of_one_line(arguments: list[Any], tmp_path: Path) -> None:
     where = ["--from", tmp_path / "archive", "--yes"]
     assert "wanted a Series Instance UID" in run("retract", "../x", *where, "--reason", "r").stderr
