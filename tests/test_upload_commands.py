@@ -47,7 +47,7 @@ def test_an_upload_says_what_was_verified_and_ends_with_0(out: Path, arguments: 
         f"{path.name}: verified" for path in sorted(out.glob("*/*"), key=str)
     ]
     assert "instances" in lines[1]
-    assert lines[1].endswith(", validated")
+    assert lines[1].endswith(", validated by its conversion")
     assert lines[2].endswith(" sent")
     assert lines[-1].startswith("2 series: 2 verified; ")
     again = run("upload", out, *arguments, "--json")
