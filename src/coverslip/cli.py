@@ -21,6 +21,7 @@ import click
 from coverslip import __version__
 from coverslip.deid_commands import deid_group
 from coverslip.errors import CoverslipError, UsageError
+from coverslip.formats_commands import formats
 from coverslip.map_commands import map_group
 from coverslip.remap_commands import remap
 from coverslip.validate_commands import validate
@@ -73,6 +74,7 @@ def cli() -> None:
 
 cli.add_command(map_group)
 cli.add_command(deid_group)
+cli.add_command(formats)
 cli.add_command(remap)
 cli.add_command(validate)
 

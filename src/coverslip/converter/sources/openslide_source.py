@@ -20,6 +20,7 @@ from coverslip.converter.sources.spacing import plausible_spacing, scaled_spacin
 from coverslip.converter.sources.stored_tiles import unreadable_kind
 from coverslip.converter.sources.tiff_structure import Compression, TiffStructure
 from coverslip.converter.sources.tile_region import repeat_edges
+from coverslip.converter.sources.vendor_metadata import slide_metadata
 from coverslip.errors import CorruptSourceError, UnsupportedSourceError
 from coverslip.metadata_maps.vendor_table import VendorTable, load_vendor
 from coverslip.tiler.codecs.base import FrameFormat, Pixels
@@ -50,6 +51,20 @@ _COMPRESSIONS: dict[int | str, tuple[str, str | None]] = {
     "sakura": ("JPEG", "ISO_10918_1"),
 }
 """Name and Lossy Image Compression Method, by TIFF compression, DICOM transfer syntax or vendor."""
+
+_FORMATS = {
+    "dicom": "dicom",
+    "hamamatsu": "hamamatsu-vms",
+    "huron": "huron-tiff",
+    "leica": "leica-scn",
+    "mirax": "mirax",
+    "philips": "philips-tiff",
+    "sakura": "sakura-svslide",
+    "trestle": "trestle",
+    "ventana": "ventana",
+    "zeiss": "zeiss-czi",
+}
+"""Registry name by OpenSlide's vendor."""
 
 _ASSOCIATED = {"label": "label", "macro": "overview", "thumbnail": "thumbnail"}
 
@@ -263,8 +278,9 @@ def _describe(
         origin_mm=_origin(area, slide.dimensions, spacing),
         stitched=vendor in _STITCHED or "openslide.region[1].x" in properties,
     )
+    metadata = slide_metadata(properties, table, lowlevel.read_icc_profile(slide._osr))  # noqa: SLF001
     return OpenSlideSource(
-        path, files, closing, f"openslide-{vendor}", title, _metadata(slide, table), (pyramid,),
+        path, files, closing, _FORMATS.get(vendor, f"openslide-{vendor}"), title, metadata, (pyramid,),
         _associated_images(slide, background, compression[1], table.overview_label), tuple(findings),
     )  # fmt: skip
 
@@ -358,24 +374,6 @@ def _series(path: Path) -> str | None:
     except (OSError, InvalidDicomError):
         return None
     return str(dataset.SeriesInstanceUID) if "SeriesInstanceUID" in dataset else None
-
-
-def _metadata(slide: OpenSlide, table: VendorTable) -> SlideMetadata:
-    properties = slide.properties
-    software = table.text("SoftwareVersions", properties)
-    return SlideMetadata(
-        manufacturer=table.text("Manufacturer", properties) or table.manufacturer,
-        manufacturer_model_name=table.text("ManufacturerModelName", properties),
-        device_serial_number=table.text("DeviceSerialNumber", properties),
-        software_versions=(software,) if software else (),
-        objective_lens_power=table.lens_power(properties),
-        objective_lens_numerical_aperture=table.number("ObjectiveLensNumericalAperture", properties) or None,
-        acquisition_datetime=table.acquisition_datetime(properties),
-        icc_profile=lowlevel.read_icc_profile(slide._osr),  # noqa: SLF001
-        focus_method=table.focus_method,
-        restricted=table.restricted(properties),
-        identifying=table.identifying_fields(properties),
-    )
 
 
 def _associated_images(
