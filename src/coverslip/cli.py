@@ -158,6 +158,14 @@ def info(slide: Path, as_json: bool) -> None:
 @click.option("--reencode", is_flag=True, help="Encode every frame, even where stored ones could be copied.")
 @click.option("--include", metavar="NAMES", help="Also write these, joined by commas: label, overview, thumbnail.")
 @click.option("--mpp", metavar="UM", help="Micrometres per pixel of the base level: one number, or ROW,COLUMN.")
+@click.option("--region", type=click.IntRange(1), metavar="N", help="Convert one of several regions only, from 1.")
+@click.option(
+    "--focal-planes",
+    default="all",
+    show_default=True,
+    metavar="all|middle|N",
+    help="Which focal planes are written: all, the middle one, or one by its number, the lowest being 1.",
+)
 @click.option("--metadata", type=click.Path(path_type=Path, dir_okay=False), help="A table that says what slides show.")
 @click.option("--map", "map_name", metavar="NAME|FILE", help="How it becomes DICOM: tcga, htan, cmb, ccdi, a file.")
 @click.option("--table", "pairs", metavar="NAME=FILE", multiple=True, help="Second table that the map asks for.")
@@ -301,6 +309,8 @@ def _request_maker(options: dict[str, Any]) -> Callable[[Path], ConversionReques
         "workers": options["workers"] or len(os.sched_getaffinity(0)),
         "memory_bytes": _parse_memory(options["memory"]),
         "overwrite": options["overwrite"],
+        "region": options["region"],
+        "focal_planes": _parse_focal_planes(options["focal_planes"]),
         "replaces": _parse_replacement(options["replaces"], options["reason"]),
     }
     mapped_slide = _metadata_of(options["metadata"], options["map_name"], options["pairs"])
@@ -335,6 +345,12 @@ def _parse_levels(text: str) -> str | int:
     if text.isascii() and text.isdigit() and int(text) > 0:
         return int(text)
     raise UsageError(f"--levels {text}: wanted dyadic, native or a number above 0")
+
+
+def _parse_focal_planes(text: str) -> str:
+    if text in ("all", "middle") or (text.isascii() and text.isdigit() and int(text) > 0):
+        return text
+    raise UsageError(f"--focal-planes {text}: wanted all, middle or a number above 0")
 
 
 def _parse_include(text: str | None) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from coverslip.converter.result_file import is_complete, source_as_json, write_r
 from coverslip.converter.series_plan import InstancePlan, SeriesPlan, associated_encoder, plan_series
 from coverslip.converter.sources import open_slide
 from coverslip.converter.staging import io_errors, publish_folder, remove_abandoned_work, staged_folder
-from coverslip.errors import CorruptSourceError, SourceError, StoreError, ValidationFailedError
+from coverslip.errors import CorruptSourceError, SourceError, StoreError, UsageError, ValidationFailedError
 from coverslip.tiler.encode import FrameRun, Workload, encode_pyramid
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], No
         clock.lap("open")
         digest = _digest_while_loading(source.files)
         clock.lap("digest")
-        plans = [plan_series(source, index, request, digest) for index in range(len(source.pyramids))]
+        plans = _plans(source, request, digest)
         progress = _Progress(sum(plan.work_pixels() for plan in plans), on_pixels)
         series = []
         with io_errors(StoreError, "series cannot be written"):
@@ -81,9 +81,19 @@ def plan_conversion(request: ConversionRequest) -> ConversionResult:
     """Say what `convert_slide` would write, without writing anything."""
     with io_errors(SourceError, "slide cannot be read"), open_slide(request.path) as source:
         digest = _digest_files(source.files)
-        plans = [plan_series(source, index, request, digest) for index in range(len(source.pyramids))]
+        plans = _plans(source, request, digest)
         series = tuple(plan.result([instance.result() for instance in plan.instances]) for plan in plans)
         return ConversionResult(source.format_name, digest, series)
+
+
+def _plans(source: SlideSource, request: ConversionRequest, digest: str) -> list[SeriesPlan]:
+    """Plan a series for each region, or for the one that was asked for."""
+    regions = range(len(source.pyramids))
+    if request.region is not None:
+        if request.region - 1 not in regions:
+            raise UsageError(f"--region {request.region}: the slide has {len(regions)}, wanted 1 to {len(regions)}")
+        regions = regions[request.region - 1 : request.region]
+    return [plan_series(source, index, request, digest) for index in regions]
 
 
 def _accept_existing(plan: SeriesPlan) -> SeriesResult:

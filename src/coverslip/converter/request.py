@@ -62,6 +62,10 @@ class ConversionRequest:
         Replace a series that is already there.
     mapped : MappedSlide, optional
         What a curator's table says of the slide, by way of a map; `attributes` go before it.
+    focal_planes : str
+        ``all``, ``middle`` or the number of one, the lowest being 1.
+    region : int, optional
+        Number of the one region that is converted, 1 for the first; all are without it.
     replaces : Replacement, optional
         The series that this one corrects: told in `conversion.json` and nowhere else.
     """
@@ -82,6 +86,8 @@ class ConversionRequest:
     overwrite: bool = False
     mapped: MappedSlide | None = None
     replaces: Replacement | None = None
+    focal_planes: str = "all"
+    region: int | None = None
 
     def identity_attributes(self) -> dict[str, str]:
         """Return the texts that say who and what the slide belongs to: the map's, and the user's before them."""
@@ -114,6 +120,8 @@ class ConversionRequest:
             "key": self.deid_key.fingerprint() if self.deid_key and self.policy.needs_key else None,
             "mask_label": self.mask_label,
             "offset_table": self.offset_table,
+            # Only where they are asked for, so that what is converted without them keeps its UIDs.
+            **({} if self.focal_planes == "all" else {"focal_planes": self.focal_planes}),
             "mapped": self.mapped
             and (
                 sorted(self.mapped.attributes.items(), key=itemgetter(0)),

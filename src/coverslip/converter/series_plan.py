@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 
@@ -19,6 +20,7 @@ from coverslip.converter.sources.base import (
     SourceLevel,
     SourcePyramid,
 )
+from coverslip.converter.sources.focal_planes import select_focal_planes
 from coverslip.converter.uids import OUTPUT_FORMAT, derive_uid
 from coverslip.errors import MissingMetadataError
 from coverslip.metadata_maps import codes
@@ -106,6 +108,7 @@ class SeriesPlan:
     folder: Path
     collection: Mapping[str, str | tuple[str, ...]]
     curated: tuple[str, ...]
+    region_number: int = 1
 
     def work_pixels(self) -> int:
         """Return the pixels that are read from the source, for a progress bar."""
@@ -146,7 +149,7 @@ def plan_series(source: SlideSource, pyramid_index: int, request: ConversionRequ
     UsageError
         If the options do not fit the slide.
     """
-    source_pyramid = source.pyramids[pyramid_index]
+    source_pyramid = select_focal_planes(source.pyramids[pyramid_index], request.focal_planes)
     findings = list(source.findings)
     spacing = base_spacing(source_pyramid, request)
     if spacing is None:
@@ -196,6 +199,7 @@ def plan_series(source: SlideSource, pyramid_index: int, request: ConversionRequ
         folder,
         request.mapped.collection if request.mapped else {},
         curated_keywords(request.mapped, request.attributes),
+        pyramid_index + 1,
     )
 
 
@@ -412,6 +416,10 @@ def _note_what_is_absent(
         )
         message = f"{reason}: Acquisition DateTime is the constant 1900-01-01"
         findings.append(Finding("metadata.no-acquisition-datetime", Severity.INFO, message, "", "C.7.10.1"))
+    gaps = {round(b - a, 6) for a, b in pairwise(pyramid.focal_plane_offsets_um)}
+    if len(gaps) > 1:
+        message = "the focal planes lie unevenly, which DICOM's full tiling cannot say: their mean distance is written"
+        findings.append(Finding("metadata.uneven-focal-planes", Severity.WARNING, message, "", "C.7.6.17.3"))
     if pyramid.origin_mm is None:
         message = "the slide does not say where it was scanned: the matrix origin is the constant 20 mm, 40 mm"
         findings.append(Finding("metadata.no-origin", Severity.INFO, message, "", "C.8.12.4"))
@@ -429,6 +437,13 @@ def _note_unusual_frames(instances: Sequence[InstancePlan], findings: list[Findi
             " all of them read"
         )
         findings.append(Finding("frames.ycbcr-jpeg2000", Severity.WARNING, message, "", "PS3.5 8.2.4"))
+    tiles = {(one.grid.rows, one.grid.columns) for one in instances if one.associated is None}
+    if len(tiles) > 1:
+        message = (
+            "levels differ in the size of their frames, as the slide stores them: wsidicom passes over those that are"
+            " not like the base; --tile-size makes them alike, and encodes again"
+        )
+        findings.append(Finding("frames.sizes-differ", Severity.INFO, message, "", "C.8.12.4"))
     if any(not one.encapsulated for one in volumes):
         message = (
             "uncompressed frames: dicom-microscopy-viewer and Slim tell the compression from a frame's first and last"

@@ -17,8 +17,6 @@ from coverslip.errors import CorruptSourceError, UnsupportedSourceError
 
 # Name, format, manufacturer, levels, files, stitched.
 SLIDES = [
-    ("hamamatsu.ndpi", "hamamatsu-vms", "Hamamatsu", 6, 1, False),
-    ("hamamatsu_norst.ndpi", "hamamatsu-vms", "Hamamatsu", 6, 1, False),
     ("huron.tif", "huron-tiff", "Huron", 3, 1, False),
     ("leica.scn", "leica-scn", "Leica", 2, 1, False),
     ("mirax.mrxs", "mirax", "3DHISTECH", 3, 4, True),
@@ -135,14 +133,6 @@ def test_a_slide_damaged_inside_is_corrupt_when_read(shared, tmp_path):
 def test_a_slide_that_openslide_refuses_is_unsupported_with_its_reason(shared, name):
     with pytest.raises(UnsupportedSourceError, match="Unrecognized subblock dimension"):
         open_slide(shared / "slides/real" / name)
-
-
-def test_fluorescence_ndpi_is_read_as_the_rgb_it_holds(shared):
-    path = shared / "slides/real/fluorescence-DAPI.ndpi"
-    with open_slide(path) as source, openslide.OpenSlide(path) as other:
-        expected = np.asarray(other.read_region((1000, 2000), 0, (300, 200)))[..., :3]
-        assert np.array_equal(source.pyramids[0].levels[0].read_region(2000, 1000, 200, 300)[0], expected)
-        assert source.pyramids[0].levels[0].pixel_spacing.row_mm == pytest.approx(0.000228175, rel=1e-6)
 
 
 def test_a_file_of_no_vendor_under_a_vendors_name_is_unsupported(tmp_path):

@@ -18,10 +18,6 @@ def _is_aperio(evidence: Evidence) -> bool:
     return evidence.description.startswith("Aperio")
 
 
-def _is_ndpi(evidence: Evidence) -> bool:
-    return evidence.has(TagCode.NDPI_VERSION)
-
-
 def _is_vms(evidence: Evidence) -> bool:
     return re.match(rb"\s*\[(Uncompressed )?Virtual Microscope Specimen\]", evidence.header) is not None
 
@@ -66,15 +62,14 @@ FORMATS: tuple[SlideFormat | RefusedFormat, ...] = (
     SlideFormat(
         "hamamatsu-ndpi",
         "Hamamatsu NDPI",
-        "openslide_source",
-        _is_ndpi,
+        "hamamatsu_ndpi",
+        lambda evidence: evidence.has(TagCode.NDPI_VERSION),
         "TIFF tag 65420",
-        _AGAIN,
-        "all, and reductions of them",
+        "JPEG cut at restart markers, its bytes copied; without markers encoded again, as OpenSlide gives the pixels",
+        "all",
         "overview",
         "resolution tags",
-        "synthetic",
-        *_OPENSLIDE,
+        "synthetic; fluorescence, which is refused, real",
     ),
     SlideFormat(
         "hamamatsu-vms",

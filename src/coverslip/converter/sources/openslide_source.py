@@ -195,6 +195,11 @@ class OpenSlideSource:
     associated_images: Mapping[str, AssociatedImage]
     findings: Sequence[Finding]
 
+    @property
+    def levels(self) -> Sequence[OpenSlideLevel]:
+        """Levels of the one pyramid, for a reader that takes over some of them."""
+        return [level for level in self.pyramids[0].levels if isinstance(level, OpenSlideLevel)]
+
     def close(self) -> None:
         """Close the slide; harmless if closed already."""
         self.closing.close()
