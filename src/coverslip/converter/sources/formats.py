@@ -87,15 +87,14 @@ FORMATS: tuple[SlideFormat | RefusedFormat, ...] = (
     SlideFormat(
         "leica-scn",
         "Leica SCN",
-        "openslide_source",
+        "leica_scn",
         _is_scn,
         "namespace of ImageDescription",
-        _AGAIN,
+        "JPEG copied bit for bit, a series for each region",
         "all",
         "overview",
-        "resolution tags",
+        "resolution tags, else the extent of the region",
         "synthetic",
-        *_OPENSLIDE,
     ),
     SlideFormat(
         "ventana",
