@@ -40,7 +40,7 @@ MADE: dict[str, tuple[Callable[[Path], object], bool]] = {
         lambda path: write_ndpi(path, rows=1100, columns=1200, coding=NdpiCoding(interval=None)),
         False,
     ),
-    "case-7731-one.scn": (lambda path: write_scn(path), True),
+    "case-7731-one.scn": (write_scn, True),
     "case-7731-two.scn": (lambda path: write_scn(path, TWO_REGIONS), True),
 }
 SHARED = {

@@ -223,7 +223,7 @@ FORMATS: tuple[SlideFormat | RefusedFormat, ...] = (
         "ImageDescription with an OME element",
         "JPEG, JPEG 2000 and uncompressed tiles copied bit for bit, all else encoded again",
         "all",
-        "label, overview",
+        "label, overview, thumbnail, by name",
         "PhysicalSizeX and Y",
         "real and synthetic",
     ),

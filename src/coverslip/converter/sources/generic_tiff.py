@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from coverslip.converter.sources.base import PixelSpacing, SourcePyramid
+from coverslip.converter.sources.base import AssociatedImage, PixelSpacing, SourcePyramid
 from coverslip.converter.sources.spacing import plausible_spacing
 from coverslip.converter.sources.stored_tiles import unreadable_kind
 from coverslip.converter.sources.tiff_source import TiffSource, open_levels
@@ -14,7 +16,7 @@ from coverslip.errors import UnsupportedSourceError
 from coverslip.metadata_maps.vendor_table import load_vendor
 from coverslip.validators.report import Finding, Severity
 
-__all__ = ["open_source", "open_tiff", "resolution"]
+__all__ = ["OpenedImage", "open_image", "open_source", "resolution"]
 
 _UM_PER_UNIT = {2: 25400.0, 3: 10000.0}
 
@@ -29,29 +31,58 @@ def open_source(path: Path, structure: TiffStructure, background: tuple[int, int
     CorruptSourceError
         If a page is damaged.
     """
-    return open_tiff(path, structure, background, resolution(structure.pages[0]), ("generic-tiff", "Generic TIFF"))
+    base, *rest = structure.pages
+    opened = open_image(structure, base, rest, resolution(base), background)
+    return opened.as_source(path, structure, ("generic-tiff", "Generic TIFF"))
 
 
-def open_tiff(
-    path: Path,
+@dataclass(frozen=True, slots=True)
+class OpenedImage:
+    """One image and its reductions."""
+
+    base: TiffPage
+    pyramid: SourcePyramid
+    findings: tuple[Finding, ...]
+
+    def as_source(
+        self,
+        path: Path,
+        structure: TiffStructure,
+        names: tuple[str, str],
+        associated: Mapping[str, AssociatedImage] | None = None,
+        findings: Sequence[Finding] = (),
+    ) -> TiffSource:
+        """Return the slide that this is the image of; `names` are registry name and title of its format."""
+        profile = self.base.data(TagCode.ICC_PROFILE) or None
+        metadata = slide_metadata(tiff_properties(self.base), load_vendor("generic"), profile)
+        return TiffSource(
+            path, structure, *names, metadata, (self.pyramid,), associated or {}, (*findings, *self.findings)
+        )
+
+
+def open_image(
     structure: TiffStructure,
-    background: tuple[int, int, int],
+    base: TiffPage,
+    rest: Sequence[TiffPage],
     spacing: PixelSpacing | None,
-    names: tuple[str, str],
-) -> TiffSource:
-    """Open one image and its reductions.
+    background: tuple[int, int, int],
+) -> OpenedImage:
+    """Open a page and those of the others, and of its sub-pages, that are reductions of it.
 
     Parameters
     ----------
-    path : Path
     structure : TiffStructure
-    background : tuple of int
+    base : TiffPage
+    rest : sequence of TiffPage
     spacing : PixelSpacing or None
-        Of the first page.
-    names : tuple of str
-        Registry name and title of the format.
+        Of the base.
+    background : tuple of int
+
+    Raises
+    ------
+    UnsupportedSourceError
+        If it is not 8-bit RGB, or several pages are as large as the base.
     """
-    base = structure.pages[0]
     kind = unreadable_kind(base)
     if kind:
         raise UnsupportedSourceError(f"a TIFF file of {kind}, which is not read yet; 8-bit RGB is")
@@ -59,17 +90,18 @@ def open_tiff(
     if spacing is None:
         message = "the file states no pixel spacing that is a slide's: it is unknown and must be given"
         findings.append(Finding("source.spacing-unknown", Severity.WARNING, message))
-    pages, others = _pyramid_pages(structure)
+    pages, others = _pyramid_pages(structure, base, rest)
     if others:
-        message = f"{others} of {len(structure.pages)} pages are not reductions of the first and are left out"
+        message = f"{others} of {1 + len(rest)} pages are not reductions of the first and are left out"
         findings.append(Finding("source.page-unused", Severity.WARNING, message))
     levels, remarks = open_levels(structure, pages, spacing, background)
-    pyramid = SourcePyramid(levels)
-    metadata = slide_metadata(tiff_properties(base), load_vendor("generic"), base.data(TagCode.ICC_PROFILE) or None)
-    return TiffSource(path, structure, *names, metadata, (pyramid,), {}, (*findings, *remarks))
+    if any(level.color == "RGBA" for level in levels):
+        message = "pixels have an alpha channel: they are laid over the background colour"
+        findings.append(Finding("source.alpha-flattened", Severity.INFO, message))
+    return OpenedImage(base, SourcePyramid(levels), (*findings, *remarks))
 
 
-def _pyramid_pages(structure: TiffStructure) -> tuple[list[TiffPage], int]:
+def _pyramid_pages(structure: TiffStructure, base: TiffPage, rest: Sequence[TiffPage]) -> tuple[list[TiffPage], int]:
     """Return the base and its reductions, largest first, and the number of pages that are neither.
 
     Raises
@@ -77,7 +109,6 @@ def _pyramid_pages(structure: TiffStructure) -> tuple[list[TiffPage], int]:
     UnsupportedSourceError
         If several pages are as large as the base: channels, focal planes or time points.
     """
-    base, *rest = structure.pages
     alike = 1 + sum((page.rows, page.columns) == (base.rows, base.columns) for page in rest)
     if alike > 1:
         raise UnsupportedSourceError(f"{alike} images of one size (channels or planes), which is not read yet; one is")

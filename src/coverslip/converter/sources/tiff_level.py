@@ -48,11 +48,16 @@ class TiffLevel:
         history: str | None = None,
     ) -> None:
         self._structure = structure
-        self._offsets, self._counts = page.segments()
+        offsets, counts = page.segments()
         self._background = np.array(background, np.uint8)
         self._tile_heights_vary = not page.is_tiled
         stored_grid = TileGrid(page.rows, page.columns, page.segment_rows, page.segment_columns)
         self._stored_grid = stored_grid
+        # Of pages whose colour planes are stored apart, all tiles of a plane come before those of the next.
+        planes = offsets.size // stored_grid.number_of_frames
+        self._plane_offsets = offsets.reshape(planes, stored_grid.number_of_frames)
+        self._plane_counts = counts.reshape(planes, stored_grid.number_of_frames)
+        self._offsets, self._counts = self._plane_offsets[0], self._plane_counts[0]
         self._tile_columns = stored_grid.tile_columns
         self.level_index = level_index
         self._tiles = self._open_tiles(page)
@@ -82,7 +87,7 @@ class TiffLevel:
     @cached_property
     def stored_bytes(self) -> int:
         """See `SourceLevel`."""
-        return int(self._counts.sum())
+        return int(self._plane_counts.sum())
 
     @property
     def findings(self) -> list[Finding]:
@@ -167,19 +172,24 @@ class TiffLevel:
 
     def _read_tile(self, address: TileAddress) -> Pixels | None:
         index = self._stored_grid.frame_index(address)
-        data = self._read_stored(index)
-        if data is None:
-            return None
-        grid = self._stored_grid
+        grid, tiles = self._stored_grid, self._tiles
+        rows = grid.valid_size(address)[0] if self._tile_heights_vary else grid.rows
         try:
-            return self._tiles.decode(data, grid.valid_size(address)[0] if self._tile_heights_vary else grid.rows)
+            parts = []
+            for plane in range(tiles.planes):
+                data = self._read_stored(index, plane)
+                if data is None:
+                    return None
+                parts.append(tiles.decode(data, rows))
+            pixels = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+            return tiles.to_rgb(pixels) if tiles.to_rgb else pixels
         except CorruptSourceError as error:
             raise self._corrupt(error, index) from error
 
-    def _read_stored(self, index: int) -> bytes | None:
+    def _read_stored(self, index: int, plane: int = 0) -> bytes | None:
         """Return the bytes of a tile as they are in the file, None if there are none."""
-        size = self._counts.item(index)
-        offset = self._offsets.item(index)
+        size = self._plane_counts.item(plane, index)
+        offset = self._plane_offsets.item(plane, index)
         if not (size and offset):
             return None
         try:
@@ -189,21 +199,23 @@ class TiffLevel:
 
     def _is_missing(self) -> NDArray[np.bool_]:
         """Which tiles are not in the file: no offset or no bytes."""
-        missing: NDArray[np.bool_] = (self._offsets == 0) | (self._counts == 0)
+        missing: NDArray[np.bool_] = ((self._plane_offsets == 0) | (self._plane_counts == 0)).any(axis=0)
         return missing
 
     def _is_beyond(self) -> NDArray[np.bool_]:
         """Which tiles run past the end of the file."""
-        size = self._structure.size
-        beyond: NDArray[np.bool_] = (self._counts > size) | (self._offsets > size - np.minimum(self._counts, size))
-        return beyond
+        size, counts = self._structure.size, self._plane_counts
+        beyond: NDArray[np.bool_] = (counts > size) | (self._plane_offsets > size - np.minimum(counts, size))
+        whole: NDArray[np.bool_] = beyond.any(axis=0)
+        return whole
 
     def _open_tiles(self, page: TiffPage) -> StoredTiles:
         """Find out what the tiles are from the first that the file holds whole."""
         whole = ~(self._is_missing() | self._is_beyond())
         index = int(whole.argmax())
         try:
-            return open_stored_tiles(page, self._read_stored(index) if whole[index] else None)
+            background = self._background.tolist()
+            return open_stored_tiles(page, self._read_stored(index) if whole[index] else None, tuple(background))
         except CorruptSourceError as error:
             raise self._corrupt(error, index) from error
 
