@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from openslide import OpenSlide
 from pydicom import dcmread
 from tests.factories.hamamatsu import NdpiCoding, write_ndpi
 from tests.factories.leica import ScnRegion, write_scn
+from tests.factories.philips import write_philips
+from tests.factories.ventana import write_ventana
 from wsidicom import WsiDicom
 
 from coverslip.converter.convert import convert_slide
@@ -41,12 +44,23 @@ MADE: dict[str, tuple[Callable[[Path], object], bool]] = {
         False,
     ),
     "case-7731-one.scn": (write_scn, True),
+    "case-7731-plain.bif": (write_ventana, True),
+    "case-7731-overlapping.bif": (lambda path: write_ventana(path, overlap=(8, 16)), False),
+    "case-7731-ventana.tif": (lambda path: write_ventana(path, areas=False), True),
+    "case-7731-philips.tiff": (write_philips, True),
     "case-7731-two.scn": (lambda path: write_scn(path, TWO_REGIONS), True),
 }
 SHARED = {
     "hamamatsu.ndpi": True,
     "hamamatsu_norst.ndpi": False,
     "leica.scn": True,
+    "philips.tiff": True,
+    "ventana.bif": True,
+    "ventana_nobif.tif": True,
+    "mirax.mrxs": False,
+    "trestle.tif": False,
+    "huron.tif": False,
+    "vms/slide.vms": False,
 }
 
 
@@ -106,6 +120,9 @@ def test_a_slide_made_here_converts_to_a_series_that_everybody_reads(tmp_path: P
 @pytest.mark.parametrize("name", SHARED)
 def test_a_shared_slide_converts_to_a_series_that_everybody_reads(tmp_path: Path, shared: Path, name: str):
     slide = shared / "slides/synthetic" / name
+    if name.endswith(".vms"):  # to a name that no text in a header repeats
+        shutil.copytree(slide.parent, tmp_path / "vms")
+        slide = shutil.copyfile(slide, tmp_path / "vms" / "case-7731.vms")
     for region, series in enumerate(convert(slide, tmp_path / "out")):
         check_series(series, slide, region, reuses_frames=SHARED[name])
 

@@ -17,10 +17,7 @@ from coverslip.errors import CorruptSourceError, UnsupportedSourceError
 SLIDES = [
     ("huron.tif", "huron-tiff", "Huron", 3, 1, False),
     ("mirax.mrxs", "mirax", "3DHISTECH", 3, 4, True),
-    ("philips.tiff", "philips-tiff", "PHILIPS", 4, 1, False),
     ("trestle.tif", "trestle", "Trestle", 3, 1, True),
-    ("ventana.bif", "ventana", "Ventana", 3, 1, True),
-    ("ventana_nobif.tif", "ventana", "Ventana", 2, 1, True),
     ("vms/slide.vms", "hamamatsu-vms", "Hamamatsu", 6, 7, False),
 ]
 BY_NAME = {slide[0]: slide for slide in SLIDES}
@@ -105,7 +102,7 @@ def test_a_slide_that_tells_its_background_gets_it(shared):
 
 
 def test_a_slide_damaged_inside_is_corrupt_when_read(shared, tmp_path):
-    path = shutil.copyfile(shared / "slides/synthetic/philips.tiff", tmp_path / "slide.tiff")
+    path = shutil.copyfile(shared / "slides/synthetic/trestle.tif", tmp_path / "slide.tif")
     path.chmod(0o644)
     with tifffile.TiffFile(path) as tiff:
         offset = tiff.pages[0].dataoffsets[0]

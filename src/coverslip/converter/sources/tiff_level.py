@@ -36,6 +36,8 @@ class TiffLevel:
         RGB of what a missing tile is read as.
     history : str, optional
         Lossy Image Compression Method of an earlier compression that the file tells of.
+    size : tuple of int, optional
+        (rows, columns) of the picture, where the page is larger: tiles that lie beyond it are left out.
     """
 
     def __init__(
@@ -46,12 +48,15 @@ class TiffLevel:
         *,
         background: tuple[int, int, int],
         history: str | None = None,
+        size: tuple[int, int] | None = None,
     ) -> None:
         self._structure = structure
         offsets, counts = page.segments()
         self._background = np.array(background, np.uint8)
         self._tile_heights_vary = not page.is_tiled
-        stored_grid = TileGrid(page.rows, page.columns, page.segment_rows, page.segment_columns)
+        rows, columns = size or (page.rows, page.columns)
+        stored_grid = TileGrid(rows, columns, page.segment_rows, page.segment_columns)
+        offsets, counts = (_inside(values, page, stored_grid) for values in (offsets, counts))
         self._stored_grid = stored_grid
         # Of pages whose colour planes are stored apart, all tiles of a plane come before those of the next.
         planes = offsets.size // stored_grid.number_of_frames
@@ -62,7 +67,7 @@ class TiffLevel:
         self.level_index = level_index
         self._tiles = self._open_tiles(page)
         self.pixel_spacing: PixelSpacing | None = None
-        self.grid = stored_grid if page.is_tiled else TileGrid(page.rows, page.columns, *_GRID_OF_STRIPS)
+        self.grid = stored_grid if page.is_tiled else TileGrid(rows, columns, *_GRID_OF_STRIPS)
         self.frame_format = self._tiles.frame_format
         self.lossy_method = self._tiles.lossy_method or history
 
@@ -223,3 +228,11 @@ class TiffLevel:
         return CorruptSourceError(
             error.reason, level_index=self.level_index, frame_index=index, byte_offset=self._offsets.item(index)
         )
+
+
+def _inside(values: NDArray[np.uint64], page: TiffPage, grid: TileGrid) -> NDArray[np.uint64]:
+    """Return the values of those tiles of a page that hold pixels of a picture of `grid`."""
+    whole = TileGrid(page.rows, page.columns, page.segment_rows, page.segment_columns)
+    if (grid.tile_rows, grid.tile_columns) == (whole.tile_rows, whole.tile_columns):
+        return values
+    return values.reshape(-1, whole.tile_rows, whole.tile_columns)[:, : grid.tile_rows, : grid.tile_columns].ravel()

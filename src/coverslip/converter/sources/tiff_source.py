@@ -64,25 +64,30 @@ def open_levels(
     base_spacing: PixelSpacing | None,
     background: tuple[int, int, int],
     history: str | None = None,
+    sizes: Sequence[tuple[int, int]] | None = None,
 ) -> tuple[list[TiffLevel], list[Finding]]:
     """Open the pages of one pyramid, base first, and collect what is noteworthy about their tiles.
 
-    A page that is not smaller than the one before is left out with a finding.
+    `sizes` are (rows, columns) of the pictures, where pages are padded. A page that is not smaller than the one before
+    is left out with a finding.
     """
     levels: list[TiffLevel] = []
     findings: list[Finding] = []
-    for page in pages:
-        if levels and not _is_smaller(page, levels[-1]):
-            message = f"page of {page.rows} x {page.columns} is not smaller than the level above it and is left out"
+    sizes = sizes or [(page.rows, page.columns) for page in pages]
+    for page, (rows, columns) in zip(pages, sizes, strict=True):
+        if levels and not _is_smaller((rows, columns), levels[-1]):
+            message = f"page of {rows} x {columns} is not smaller than the level above it and is left out"
             findings.append(Finding("source.level-order", Severity.WARNING, message, f"level {len(levels)}"))
             continue
         try:
-            level = TiffLevel(structure, page, len(levels), background=background, history=history)
+            level = TiffLevel(
+                structure, page, len(levels), background=background, history=history, size=(rows, columns)
+            )
         except CorruptSourceError as error:
             if error.level_index is not None:
                 raise
             raise CorruptSourceError(error.reason, level_index=len(levels), byte_offset=error.byte_offset) from error
-        level.pixel_spacing = scaled_spacing(base_spacing, pages[0].rows / page.rows, pages[0].columns / page.columns)
+        level.pixel_spacing = scaled_spacing(base_spacing, sizes[0][0] / rows, sizes[0][1] / columns)
         levels.append(level)
         findings += level.findings
     return levels, findings + full_chroma_findings(levels)
@@ -99,9 +104,9 @@ def full_chroma_findings(levels: Sequence[SourceLevel]) -> list[Finding]:
     return [Finding("frames.ycbcr-444", Severity.INFO, message, "", "PS3.3 C.7.6.3.1.2")]
 
 
-def _is_smaller(page: TiffPage, level: TiffLevel) -> bool:
+def _is_smaller(size: tuple[int, int], level: TiffLevel) -> bool:
     grid = level.grid
-    rows, columns = page.rows, page.columns
+    rows, columns = size
     return (
         rows <= grid.total_pixel_matrix_rows
         and columns <= grid.total_pixel_matrix_columns
