@@ -17,6 +17,14 @@ from coverslip.errors import CorruptSourceError, UnsupportedSourceError
 TWO = (ScnRegion(), ScnRegion(rows=200, columns=260, place_nm=(9_000_000, 30_000_000)))
 
 
+COLLECTION = '<scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01"><collection sizeX="9" sizeY="9">'
+FAR_IMAGE = (
+    f'{COLLECTION}<image><pixels><dimension sizeX="1" sizeY="1" ifd="77"/></pixels><view sizeX="3" sizeY="3"/>'
+    "<scanSettings><illuminationSettings><illuminationSource>brightfield</illuminationSource></illuminationSettings>"
+    "</scanSettings></image></collection></scn>"
+)
+
+
 def read(level):
     return level.read_region(0, 0, level.grid.total_pixel_matrix_rows, level.grid.total_pixel_matrix_columns)[0]
 
@@ -113,15 +121,11 @@ def test_of_several_focal_planes_the_first_is_read_and_the_others_told(tmp_path)
             "sizeY in the XML of a Leica SCN slide is no whole number",
         ),
         (
-            '<scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01"><collection sizeX="9" sizeY="9"><image>'
-            "<pixels/></image></collection></scn>",
+            COLLECTION + "<image><pixels/></image></collection></scn>",
             "lacks its view",
         ),
         (
-            '<scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01"><collection sizeX="9" sizeY="9"><image>'
-            '<pixels><dimension sizeX="1" sizeY="1" ifd="77"/></pixels><view sizeX="3" sizeY="3"/><scanSettings>'
-            "<illuminationSettings><illuminationSource>brightfield</illuminationSource></illuminationSettings>"
-            "</scanSettings></image></collection></scn>",
+            FAR_IMAGE,
             "directory 77 of 3",
         ),
     ],
