@@ -166,6 +166,13 @@ def info(slide: Path, as_json: bool) -> None:
     metavar="all|middle|N",
     help="Which focal planes are written: all, the middle one, or one by its number, the lowest being 1.",
 )
+@click.option(
+    "--on-bad-tile",
+    type=click.Choice(["stop", "blank"]),
+    default="stop",
+    show_default=True,
+    help="What a tile that does not decode does: end the slide, or become background, recorded in the series.",
+)
 @click.option("--metadata", type=click.Path(path_type=Path, dir_okay=False), help="A table that says what slides show.")
 @click.option("--map", "map_name", metavar="NAME|FILE", help="How it becomes DICOM: tcga, htan, cmb, ccdi, a file.")
 @click.option("--table", "pairs", metavar="NAME=FILE", multiple=True, help="Second table that the map asks for.")
@@ -310,6 +317,7 @@ def _request_maker(options: dict[str, Any]) -> Callable[[Path], ConversionReques
         "memory_bytes": _parse_memory(options["memory"]),
         "overwrite": options["overwrite"],
         "region": options["region"],
+        "blank_bad_tiles": options["on_bad_tile"] == "blank",
         "focal_planes": _parse_focal_planes(options["focal_planes"]),
         "replaces": _parse_replacement(options["replaces"], options["reason"]),
     }

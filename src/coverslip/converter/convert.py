@@ -127,7 +127,10 @@ def _write_series(staged: Path, plan: SeriesPlan, request: ConversionRequest, pr
     if len(results) != len(plan.instances):
         raise ValidationFailedError(f"{len(results)} instances complete, expected {len(plan.instances)}")
     missing = workload.missing_tiles
-    results = [replace(result, missing_tiles=missing.get(index, 0)) for index, result in enumerate(results)]
+    results = [
+        replace(result, missing_tiles=max(0, missing.get(index, 0) - result.bad_tiles))
+        for index, result in enumerate(results)
+    ]
     return replace(plan.result(results), replaces=request.replaces)
 
 

@@ -66,6 +66,8 @@ class ConversionRequest:
         ``all``, ``middle`` or the number of one, the lowest being 1.
     region : int, optional
         Number of the one region that is converted, 1 for the first; all are without it.
+    blank_bad_tiles : bool
+        Whether tiles that do not decode are written as background; they stop the slide without it.
     replaces : Replacement, optional
         The series that this one corrects: told in `conversion.json` and nowhere else.
     """
@@ -88,6 +90,7 @@ class ConversionRequest:
     replaces: Replacement | None = None
     focal_planes: str = "all"
     region: int | None = None
+    blank_bad_tiles: bool = False
 
     def identity_attributes(self) -> dict[str, str]:
         """Return the texts that say who and what the slide belongs to: the map's, and the user's before them."""
@@ -122,6 +125,7 @@ class ConversionRequest:
             "offset_table": self.offset_table,
             # Only where they are asked for, so that what is converted without them keeps its UIDs.
             **({} if self.focal_planes == "all" else {"focal_planes": self.focal_planes}),
+            **({"blank_bad_tiles": True} if self.blank_bad_tiles else {}),
             "mapped": self.mapped
             and (
                 sorted(self.mapped.attributes.items(), key=itemgetter(0)),
@@ -191,6 +195,7 @@ class InstanceResult:
     reuses_frames: bool
     origin: str
     missing_tiles: int = 0
+    bad_tiles: int = 0
     size_bytes: int | None = None
     frame_bytes: int | None = None
     offset_table: str | None = None

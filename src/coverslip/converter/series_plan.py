@@ -1,4 +1,7 @@
-"""What one region of a slide will become: its series, instances and UIDs; reads no pixels and writes nothing."""
+"""What one region of a slide will become: its series, instances and UIDs; writes nothing.
+
+No pixels are read for it, unless bad tiles are to be found and blanked.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from coverslip.converter.deidentify import deidentify
 from coverslip.converter.identity import identity_uids, version_uids
 from coverslip.converter.mask_label import mask_label
 from coverslip.converter.request import ConversionRequest, InstanceResult, SeriesResult, curated_keywords
+from coverslip.converter.sources.bad_tiles import bad_tile_words, screen_pyramid
 from coverslip.converter.sources.base import (
     AssociatedImage,
     PixelSpacing,
@@ -38,6 +42,7 @@ __all__ = ["InstancePlan", "SeriesPlan", "base_spacing", "plan_series", "stored_
 
 JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 ASSOCIATED_IMAGES = ("thumbnail", "overview", "label")
+BACKGROUND = (255, 255, 255)
 _SPACING_DECIMALS = 12
 """Spacing in mm is rounded to these, so that it and its multiples by powers of two are exact Decimal Strings."""
 
@@ -67,6 +72,7 @@ class InstancePlan:
     derivation: tuple[Code, ...]
     derivation_description: str
     associated: AssociatedImage | None = None
+    bad_tiles: int = 0
 
     def result(self) -> InstanceResult:
         """Return what is known before it is written."""
@@ -84,6 +90,7 @@ class InstancePlan:
             photometric_interpretation=self.frame_format.photometric_interpretation,
             reuses_frames=self.reuses_frames,
             origin=self.origin,
+            bad_tiles=self.bad_tiles,
         )
 
 
@@ -151,6 +158,9 @@ def plan_series(source: SlideSource, pyramid_index: int, request: ConversionRequ
     """
     source_pyramid = select_focal_planes(source.pyramids[pyramid_index], request.focal_planes)
     findings = list(source.findings)
+    if request.blank_bad_tiles:
+        source_pyramid = screen_pyramid(source_pyramid, BACKGROUND, request.workers)
+        findings += _bad_tile_findings(source_pyramid)
     spacing = base_spacing(source_pyramid, request)
     if spacing is None:
         reasons = [finding.message for finding in findings if finding.rule == "source.spacing-unknown"]
@@ -217,6 +227,12 @@ def stored_level(level: SourceLevel) -> StoredLevel:
     return StoredLevel(level.grid, level.frame_format, level.lossy_method is not None, spacing_mm)
 
 
+def _bad_tile_findings(pyramid: SourcePyramid) -> Iterator[Finding]:
+    for index in pyramid.bad_tiles:
+        message = f"{bad_tile_words(pyramid.bad_tiles, index)} written as background, as --on-bad-tile asks"
+        yield Finding("source.bad-tile", Severity.ERROR, message, f"level {index}")
+
+
 def _derive_uids(request: ConversionRequest, digest: str, pyramid_index: int, container: str) -> dict[str, str]:
     """Return the UIDs of a series by their names.
 
@@ -276,8 +292,12 @@ def _plan_level(
         words.append(encoder.description)
         if encoder.frame_format.lossy_method:
             steps.append(codes.LOSSY_COMPRESSION)
+    bad = bad_tile_words(source_pyramid.bad_tiles, stored.level_index)
+    if bad:
+        # Pixels that are not those of the slide: the picture is no longer the original.
+        words.append(f"{bad} of stored level {stored.level_index} written as background")
     text = "; ".join(words)
-    derived = index > 0 or bool(steps)
+    derived = index > 0 or bool(steps or bad)
     return InstancePlan(
         sop_instance_uid=uid(f"VOLUME {index}"),
         image_type=("DERIVED" if derived else "ORIGINAL", "PRIMARY", "VOLUME", "RESAMPLED" if index else "NONE"),
@@ -289,6 +309,7 @@ def _plan_level(
         earlier_lossy=earlier,
         derivation=tuple(steps),
         derivation_description=text if derived else "",
+        bad_tiles=len(source_pyramid.bad_tiles.get(stored.level_index, ())) if level is ancestor else 0,
     )
 
 

@@ -10,7 +10,7 @@ from tests.contracts.slide_source import SlideSourceContract
 from tests.factories.ventana import ISCAN, write_ventana
 
 from coverslip.converter.sources import open_slide
-from coverslip.errors import CorruptSourceError
+from coverslip.errors import CorruptSourceError, UnsupportedSourceError
 
 
 def read(level):
@@ -102,4 +102,12 @@ def test_the_scanners_element_may_lie_deeper_or_say_nothing(tmp_path, iscan, spa
 def test_xml_that_is_damaged_is_told_in_one_line(tmp_path):
     write_ventana(tmp_path / "slide.bif", iscan=ISCAN.format(" broken"))
     with pytest.raises(CorruptSourceError, match="XML of a Ventana slide does not parse"):
+        open_slide(tmp_path / "slide.bif")
+
+
+@pytest.mark.parametrize(("rows", "columns", "words"), [(1, 3, "not joined down"), (3, 1, "not joined across")])
+def test_overlapping_tiles_in_one_line_are_refused_because_openslide_would_hang(tmp_path, rows, columns, words):
+    overlap = (0, 8) if rows == 1 else (8, 0)
+    write_ventana(tmp_path / "slide.bif", tile_rows=rows, tile_columns=columns, overlap=overlap)
+    with pytest.raises(UnsupportedSourceError, match=words):
         open_slide(tmp_path / "slide.bif")

@@ -31,6 +31,8 @@ __all__ = ["OpenSlideLevel", "OpenSlideSource", "open_source"]
 
 _NOT_REUSABLE = "OpenSlide gives pixels, not the stored tiles"
 _TILE = (512, 512)
+_MOST_PIXELS = 1 << 38
+"""Of a base level: half a million by half a million."""
 _STITCHED = frozenset({"mirax", "trestle", "ventana", "zeiss"})
 """Vendors whose tiles may overlap; OpenSlide lays them over each other."""
 
@@ -277,6 +279,8 @@ def _describe(
     closing.callback(slide.close)
     files = _files(path, vendor)
     area = _scanned_area(properties, slide.dimensions)
+    if not 0 < area[2] * area[3] <= _MOST_PIXELS:
+        raise CorruptSourceError(f"a scanned area of {area[2]} x {area[3]} pixels, which no slide has")
     levels = _levels(slide, area, spacing, background, compression, sum(file.stat().st_size for file in files))
     pyramid = SourcePyramid(
         levels,

@@ -8,6 +8,7 @@ entropy-coded bytes are those of the file.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from threading import Lock
 
@@ -157,6 +158,7 @@ class RestartJpeg:
         self._lock = Lock()
         self._told = starts
         self._bounds: NDArray[np.int64] | None = None
+        self._doubted = False
 
     def _sized_header(self, rows: int, columns: int) -> bytes:
         at = self._frame_header_at + 5
@@ -178,6 +180,7 @@ class RestartJpeg:
                 self._bounds = self._bounds_as_told()
             if self._bounds is None:
                 self._bounds = self._search_bounds()
+                self._doubted = True
             return self._bounds
 
     def _bounds_as_told(self) -> NDArray[np.int64] | None:
@@ -241,16 +244,20 @@ class RestartJpeg:
         CorruptSourceError
             If the intervals do not end where they should.
         """
-        while True:
-            bounds = self.bounds()
-            try:
-                return self._cut(bounds, row, column, tile, header)
-            except CorruptSourceError:
-                with self._lock:
-                    if self._told is None:
-                        raise
-                    # What the file told is wrong: from now on what was searched for counts.
-                    self._told = self._bounds = None
+        bounds = self.bounds()
+        try:
+            return self._cut(bounds, row, column, tile, header)
+        except CorruptSourceError:
+            with self._lock:
+                if not self._doubted:
+                    self._doubted = True
+                    # Either the place told or the picture is wrong. A search that finds every marker settles it.
+                    with suppress(CorruptSourceError):
+                        self._bounds = self._search_bounds()
+                searched = self._bounds
+            if searched is None or np.array_equal(searched, bounds):
+                raise
+        return self._cut(searched, row, column, tile, header)
 
     def _cut(self, bounds: NDArray[np.int64], row: int, column: int, tile: tuple[int, int], header: bytes) -> bytes:
         down, across = tile

@@ -124,7 +124,9 @@ class TiffLevel:
 
     def expected_frame_lengths(self) -> list[int]:
         """See `ReadableLevel`: most tiles get what the first one gets added."""
-        lengths: NDArray[np.int64] = self._counts.astype(np.int64) + self._tiles.added_bytes
+        # What a damaged file says may be more than the whole of it, and more than a signed number holds.
+        counts = np.minimum(self._counts, np.uint64(self._structure.size))
+        lengths: NDArray[np.int64] = counts.astype(np.int64) + self._tiles.added_bytes
         missing = self._is_missing()
         if missing.any():
             lengths[missing] = len(self._blank_frame)

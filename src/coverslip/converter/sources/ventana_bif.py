@@ -44,6 +44,7 @@ def open_source(path: Path, structure: TiffStructure, background: tuple[int, int
         raise UnsupportedSourceError("a Ventana slide without levels in tiles")
     base = pages[0]
     if not _lies_side_by_side(base):
+        _require_placeable(base)
         return _stitched(path, structure, background)
     properties = _properties(structure, base)
     resolution = _number(properties.get("ventana.ScanRes", ""))
@@ -98,6 +99,30 @@ def _lies_side_by_side(base: TiffPage) -> bool:
     )
     overlaps = (joint.get(name, "0") for joint in area.iter("TileJointInfo") for name in ("OverlapX", "OverlapY"))
     return all(covered) and not any(_number(overlap) for overlap in overlaps)
+
+
+def _require_placeable(base: TiffPage) -> None:
+    """Refuse tiles of which OpenSlide could not tell the places: it takes means over joints, and hangs without any."""
+    root = parse_xml(base.text(TagCode.XMP), "the XML of a Ventana slide")
+    joints = [
+        joint
+        for area in root.iterfind(".//ImageInfo")
+        if area.get("AOIScanned", "1") != "0"
+        for joint in area.iter("TileJointInfo")
+    ]
+    for direction, name, tile in (("RIGHT", "OverlapX", base.segment_columns), ("UP", "OverlapY", base.segment_rows)):
+        weighted = [
+            (_number(joint.get("Confidence", "0")), _number(joint.get(name, "0")))
+            for joint in joints
+            if joint.get("Direction") == direction
+        ]
+        weight = sum(confidence for confidence, _ in weighted)
+        overlap = sum(confidence * shared for confidence, shared in weighted) / weight if weight > 0 else tile
+        if not -tile < overlap < tile:
+            raise UnsupportedSourceError(
+                f"a Ventana slide whose tiles are not joined {'across' if direction == 'RIGHT' else 'down'}:"
+                " their places are not known"
+            )
 
 
 def _stitched(path: Path, structure: TiffStructure, background: tuple[int, int, int]) -> SlideSource:
