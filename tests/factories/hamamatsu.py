@@ -16,7 +16,7 @@ from PIL import Image
 from tests.factories.aperio import block_mean
 from tests.factories.tissue import tissue
 
-__all__ = ["NdpiCoding", "encode_with_restarts", "restart_starts", "write_ndpi"]
+__all__ = ["NdpiCoding", "encode_with_restarts", "restart_starts", "write_ndpi", "write_vmu"]
 
 Picture = NDArray[np.uint8]
 _ASCII, _SHORT, _LONG, _RATIONAL, _SLONG, _DOUBLE = 2, 3, 4, 5, 9, 12
@@ -135,6 +135,26 @@ def restart_starts(stream: bytes) -> list[int]:
     values = np.frombuffer(stream, np.uint8)
     found = np.flatnonzero((values[:-1] == 0xFF) & (values[1:] >= 0xD0) & (values[1:] <= 0xD7)) + 2
     return [start, *found[found > start].tolist()]
+
+
+def write_vmu(path: Path, *, rows: int = 130, columns: int = 192, column_width: int = 64, seed: int = 0) -> Picture:
+    """Write an uncompressed slide of 12 bits per sample: index, picture and map; return the picture's upper eight bits."""
+    picture = tissue(rows, columns, seed)
+    for name, pixels in (("image.ngr", picture), ("map.ngr", block_mean(picture, 2)[:, : columns // 4 * 2])):
+        width = column_width if pixels.shape[1] % column_width == 0 else pixels.shape[1]
+        twelve_bits = (pixels.astype("<u2") << 4) | 7
+        parts = [twelve_bits[:, at : at + width].tobytes() for at in range(0, pixels.shape[1], width)]
+        header = b"GN" + struct.pack("<HiiiQi", 0, pixels.shape[1], pixels.shape[0], width, 0, 28)
+        (path.parent / name).write_bytes(header + b"".join(parts))
+    macro = io.BytesIO()
+    Image.fromarray(tissue(40, 120, seed + 50)).save(macro, "JPEG")
+    (path.parent / "macro.jpg").write_bytes(macro.getvalue())
+    path.write_text(
+        "[Uncompressed Virtual Microscope Specimen]\nNoLayers=1\nImageFile=image.ngr\nMapFile=map.ngr\n"
+        f"MacroImage=macro.jpg\nBitsPerPixel=36\nPixelOrder=RGB\nPhysicalWidth={columns * 500}\n"
+        f"PhysicalHeight={rows * 500}\nSourceLens=20\n"
+    )
+    return picture
 
 
 type _Tags = dict[int, tuple[int, Sequence[int] | Sequence[float] | bytes]]

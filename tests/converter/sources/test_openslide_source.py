@@ -9,6 +9,7 @@ import openslide
 import pytest
 import tifffile
 from tests.contracts.slide_source import SlideSourceContract
+from tests.factories.hamamatsu import write_vmu
 
 from coverslip.converter.sources import open_slide, openslide_source
 from coverslip.converter.sources.openslide_source import _over_background
@@ -123,8 +124,39 @@ def test_a_slide_that_openslide_refuses_is_unsupported_with_its_reason(shared, n
 def test_a_file_of_no_vendor_under_a_vendors_name_is_unsupported(tmp_path):
     path = tmp_path / "slide.mrxs"
     path.write_bytes(b"\xff\xd8\xff\xd9")
-    with pytest.raises(UnsupportedSourceError, match="OpenSlide does not know"):
+    with pytest.raises(UnsupportedSourceError, match="a MIRAX index without its folder"):
         open_slide(path)
+
+
+@pytest.fixture
+def mirax(shared, tmp_path):
+    """A MIRAX slide that may be damaged."""
+    shutil.copytree(shared / "slides/synthetic/mirax", tmp_path / "slide")
+    path = shutil.copyfile(shared / "slides/synthetic/mirax.mrxs", tmp_path / "slide.mrxs")
+    for file in (tmp_path / "slide").iterdir():
+        file.chmod(0o644)
+    (tmp_path / "slide").chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize("name", ["Data0000.dat", "Index.dat", "Slidedat.ini"])
+def test_a_file_that_is_missing_from_a_mirax_folder_is_named(mirax, name):
+    (mirax.with_suffix("") / name).unlink()
+    with pytest.raises(CorruptSourceError, match=f"missing: {name}"):
+        open_slide(mirax)
+
+
+def test_settings_of_a_mirax_slide_that_do_not_parse_are_told(mirax):
+    (mirax.with_suffix("") / "Slidedat.ini").write_text("no settings")
+    with pytest.raises(CorruptSourceError, match="Slidedat.ini of the slide's folder does not parse"):
+        open_slide(mirax)
+
+
+def test_a_mirax_slide_has_the_background_that_its_settings_fill_with(mirax):
+    settings = mirax.with_suffix("") / "Slidedat.ini"
+    settings.write_bytes(settings.read_bytes().replace(b"FILL_COLOR_BGR = 16777215", b"FILL_COLOR_BGR = 15790320"))
+    with open_slide(mirax, background=(1, 2, 3)) as source:
+        assert source.pyramids[0].levels[0]._background.tolist() == [0xF0, 0xF0, 0xF0]
 
 
 @pytest.mark.parametrize(
@@ -151,3 +183,20 @@ def test_dicom_made_elsewhere_is_read_with_all_files_of_its_series(
 def test_dicom_that_is_no_rgb_slide_is_unsupported(shared):
     with pytest.raises(UnsupportedSourceError, match="OpenSlide"):
         open_slide(shared / "slides/dicom/highdicom-seg_image_sm_dots_tiled_full.dcm")
+
+
+class TestVmu(SlideSourceContract):
+    @pytest.fixture
+    def slide(self, tmp_path):
+        path = tmp_path / "slide.vmu"
+        self.picture = write_vmu(path)
+        return path
+
+    def test_samples_of_12_bits_are_read_as_their_upper_eight_and_that_is_told(self, source):
+        level = source.pyramids[0].levels[0]
+        assert source.format_name == "hamamatsu-vms"
+        assert (level.compression, level.lossy_method) == ("none", None)
+        assert np.array_equal(level.read_region(0, 0, 130, 192)[0], self.picture)
+        assert [finding.rule for finding in source.findings] == ["source.bits-dropped"]
+        assert len(source.files) == 4
+        assert level.pixel_spacing.row_mm == 0.0005

@@ -81,7 +81,7 @@ FORMATS: tuple[SlideFormat | RefusedFormat, ...] = (
         "all, and reductions of them",
         "overview",
         "physical size in the index file",
-        "synthetic (VMS)",
+        "synthetic",
         *_OPENSLIDE,
     ),
     SlideFormat(
@@ -123,7 +123,7 @@ FORMATS: tuple[SlideFormat | RefusedFormat, ...] = (
     SlideFormat(
         "mirax",
         "3DHISTECH MIRAX",
-        "openslide_source",
+        "mirax",
         # Its index is any picture, or nothing at all: only the name tells.
         lambda evidence: evidence.path.suffix.lower() == ".mrxs",
         "the name ends with .mrxs",

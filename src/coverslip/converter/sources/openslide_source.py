@@ -49,6 +49,7 @@ _COMPRESSIONS: dict[int | str, tuple[str, str | None]] = {
     "1.2.840.10008.1.2.4.90": ("JPEG 2000", None),
     "1.2.840.10008.1.2.4.91": ("JPEG 2000", "ISO_15444_1"),
     "hamamatsu": ("JPEG", "ISO_10918_1"),
+    "hamamatsu-vmu": ("none", None),
     "mirax": ("JPEG", "ISO_10918_1"),
     "sakura": ("JPEG", "ISO_10918_1"),
 }
@@ -267,6 +268,9 @@ def _describe(
     if compression[0] == "unknown":
         message = "how the tiles are compressed is not known: earlier lossy compression cannot be told"
         findings.append(Finding("source.compression-unknown", Severity.WARNING, message))
+    if _is_vmu(properties):
+        message = "samples of 12 bits are read as their upper eight"
+        findings.append(Finding("source.bits-dropped", Severity.WARNING, message))
     spacing = _spacing(properties, table)
     if spacing is None:
         message = "the slide states no pixel spacing that is a slide's: it is unknown and must be given"
@@ -324,10 +328,17 @@ def _compression(properties: Mapping[str, str], tiff_compression: int | None, ve
     """Return the name of the compression, ``"unknown"`` if nothing tells, and the lossy method of all there was."""
     if properties.get("mirax.LAYER_0_LEVEL_0_SECTION.IMAGE_FORMAT", "JPEG") != "JPEG":
         return "PNG or BMP", None
+    if _is_vmu(properties):
+        vendor = "hamamatsu-vmu"
     keys = (tiff_compression, properties.get("dicom.TransferSyntaxUID"), vendor)
     name, method = next((_COMPRESSIONS[key] for key in keys if key in _COMPRESSIONS), ("unknown", None))
     history = _first(properties, ("dicom.LossyImageCompressionMethod", "dicom.LossyImageCompressionMethod[0]"))
     return name, method or history
+
+
+def _is_vmu(properties: Mapping[str, str]) -> bool:
+    """Whether this is Hamamatsu's uncompressed form, NGR."""
+    return "hamamatsu.BitsPerPixel" in properties
 
 
 def _spacing(properties: Mapping[str, str], table: VendorTable) -> PixelSpacing | None:
