@@ -62,12 +62,14 @@ demo: $(INSTALLED) ## build a synthetic slide, convert and validate it, and show
 test: $(INSTALLED) system $(VIEWER) ## run all tests
 	@$(PYTHON) -m pytest $(PYTEST_ARGS)
 
-# The viewer tests need a browser and npm. Without them, and without the right to install them, they skip and say so.
+# The viewer tests need a browser and npm, those of DICOMweb Orthanc. Without them, and without the right to install them,
+# they skip and say so.
 .PHONY: system
 system:
 	@missing=(); \
 	command -v chromium chromium-browser google-chrome >/dev/null || missing+=(chromium); \
 	command -v npm >/dev/null || missing+=(nodejs npm); \
+	PATH="$$PATH:/usr/sbin" command -v Orthanc >/dev/null || missing+=(orthanc orthanc-dicomweb); \
 	if (( $${#missing[@]} == 0 )); then exit 0; fi; \
 	if [[ $$(id -u) == 0 && -e /etc/debian_version ]] \
 	&& { echo "Installing $${missing[*]}"; apt-get update -qq >/dev/null; } \
@@ -91,6 +93,10 @@ format: $(INSTALLED) ## put imports and layout in order
 .PHONY: bench
 bench: $(INSTALLED) ## measure speed and memory against a peer and the limit
 	@$(PYTHON) -m benchmarks
+
+.PHONY: soak
+soak: $(INSTALLED) ## put 2 GB into every kind of store and see that memory does not grow
+	@$(PYTHON) -m benchmarks.stores
 
 .PHONY: lock
 lock: $(INSTALLED) ## resolve the newest versions that pyproject.toml allows into requirements.lock

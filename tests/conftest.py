@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.factories.aperio import write_aperio_svs
+from tests.orthanc import Orthanc, start_orthanc
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,3 +29,10 @@ def aperio_slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("slides") / "aperio.svs"
     write_aperio_svs(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    """Orthanc with its DICOMweb service; a test that wants it empty clears it."""
+    with start_orthanc(tmp_path_factory.mktemp("orthanc") / "server") as orthanc:
+        yield orthanc

@@ -119,12 +119,22 @@ class ValidationFailedError(CoverslipError):
 
 
 class StoreError(CoverslipError):
-    """An output folder or store cannot be written or read."""
+    """An output folder or store cannot be written or read.
+
+    Parameters
+    ----------
+    message : str
+    retryable : bool
+        Whether trying again may help.
+    retry_after_s : float, optional
+        How long the store asks to be left alone.
+    """
 
     exit_code = 6
 
-    def __init__(self, message: str, *, retryable: bool = False) -> None:
+    def __init__(self, message: str, *, retryable: bool = False, retry_after_s: float | None = None) -> None:
         self.retryable = retryable
+        self.retry_after_s = retry_after_s
         super().__init__(message)
 
 

@@ -138,7 +138,7 @@ def restart_starts(stream: bytes) -> list[int]:
 
 
 def write_vmu(path: Path, *, rows: int = 130, columns: int = 192, column_width: int = 64, seed: int = 0) -> Picture:
-    """Write an uncompressed slide of 12 bits per sample: index, picture and map; return the picture's upper eight bits."""
+    """Write an uncompressed slide of 12 bits per sample, and return the upper eight of its picture."""
     picture = tissue(rows, columns, seed)
     for name, pixels in (("image.ngr", picture), ("map.ngr", block_mean(picture, 2)[:, : columns // 4 * 2])):
         width = column_width if pixels.shape[1] % column_width == 0 else pixels.shape[1]

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coverslip.converter.request import ConversionRequest, InstanceResult
-from coverslip.converter.series_plan import SeriesPlan, plan_series
+from coverslip.converter.series_plan import SeriesPlan, plan_pixels, plan_series
 from coverslip.converter.sources import open_slide
 from coverslip.converter.sources.base import AssociatedImage, PixelSpacing, SlideSource, SourceLevel, SourcePyramid
 from coverslip.metadata_maps.icc import as_input_profile, profile_name
@@ -70,8 +70,10 @@ def _plan(source: SlideSource, index: int) -> SeriesPlan:
         Path(),
         include=tuple(source.associated_images),
         spacing_mm=None if known else _PLACEHOLDER_MM,
+        region=index + 1,
     )
-    return plan_series(source, index, request, digest="")
+    (pixels,) = plan_pixels(source, request)
+    return plan_series(source, pixels, request, digest="")
 
 
 def _describe_region(pyramid: SourcePyramid, plan: SeriesPlan) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from coverslip.converter.sources.base import (
 )
 from coverslip.converter.sources.focal_planes import select_focal_planes
 from coverslip.converter.uids import OUTPUT_FORMAT, derive_uid
-from coverslip.errors import MissingMetadataError
+from coverslip.errors import MissingMetadataError, UsageError
 from coverslip.metadata_maps import codes
 from coverslip.metadata_maps.codes import Code
 from coverslip.metadata_maps.deid.claims import DeidClaims, claim
@@ -38,7 +38,15 @@ from coverslip.tiler.grid import TileGrid
 from coverslip.tiler.pyramid import Pyramid, PyramidLevel, StoredLevel, plan_pyramid
 from coverslip.validators.report import Finding, Severity
 
-__all__ = ["InstancePlan", "SeriesPlan", "base_spacing", "plan_series", "stored_level"]
+__all__ = [
+    "InstancePlan",
+    "PixelPlan",
+    "SeriesPlan",
+    "base_spacing",
+    "plan_pixels",
+    "plan_series",
+    "stored_level",
+]
 
 JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 ASSOCIATED_IMAGES = ("thumbnail", "overview", "label")
@@ -95,6 +103,22 @@ class InstancePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class PixelPlan:
+    """What will become of the pixels of one region, whatever names and metadata they get."""
+
+    region_index: int
+    source_pyramid: SourcePyramid
+    spacing: PixelSpacing
+    pyramid: Pyramid
+    encoder: FrameEncoder
+
+    def work_pixels(self) -> int:
+        """Return the pixels that are read from the source, for a progress bar."""
+        grids = [level.grid for level in self.pyramid.levels if level.stored_level_index is not None]
+        return sum(grid.number_of_frames * grid.rows * grid.columns for grid in grids)
+
+
+@dataclass(frozen=True, slots=True)
 class SeriesPlan:
     """One series to be written: the pyramid's levels first, then the associated images.
 
@@ -117,11 +141,6 @@ class SeriesPlan:
     curated: tuple[str, ...]
     region_number: int = 1
 
-    def work_pixels(self) -> int:
-        """Return the pixels that are read from the source, for a progress bar."""
-        grids = [level.grid for level in self.pyramid.levels if level.stored_level_index is not None]
-        return sum(grid.number_of_frames * grid.rows * grid.columns for grid in grids)
-
     def result(self, instances: Sequence[InstanceResult], *, already_there: bool = False) -> SeriesResult:
         """Return the result with what has become of its instances."""
         unused = tuple(f"level {level.stored_level_index}: {level.reason}" for level in self.pyramid.unused_levels)
@@ -138,16 +157,8 @@ class SeriesPlan:
         )
 
 
-def plan_series(source: SlideSource, pyramid_index: int, request: ConversionRequest, digest: str) -> SeriesPlan:
-    """Plan the series of one region.
-
-    Parameters
-    ----------
-    source : SlideSource
-    pyramid_index : int
-    request : ConversionRequest
-    digest : str
-        SHA-256 of the slide's files.
+def plan_pixels(source: SlideSource, request: ConversionRequest) -> list[PixelPlan]:
+    """Plan the pyramid of each region.
 
     Raises
     ------
@@ -156,26 +167,56 @@ def plan_series(source: SlideSource, pyramid_index: int, request: ConversionRequ
     UsageError
         If the options do not fit the slide.
     """
-    source_pyramid = select_focal_planes(source.pyramids[pyramid_index], request.focal_planes)
-    findings = list(source.findings)
+    regions = range(len(source.pyramids))
+    if request.region is not None:
+        if request.region - 1 not in regions:
+            raise UsageError(f"--region {request.region}: the slide has {len(regions)}, wanted 1 to {len(regions)}")
+        regions = regions[request.region - 1 : request.region]
+    return [_plan_pixels(source, index, request) for index in regions]
+
+
+def _plan_pixels(source: SlideSource, region_index: int, request: ConversionRequest) -> PixelPlan:
+    source_pyramid = select_focal_planes(source.pyramids[region_index], request.focal_planes)
     if request.blank_bad_tiles:
         source_pyramid = screen_pyramid(source_pyramid, BACKGROUND, request.workers)
-        findings += _bad_tile_findings(source_pyramid)
     spacing = base_spacing(source_pyramid, request)
     if spacing is None:
-        reasons = [finding.message for finding in findings if finding.rule == "source.spacing-unknown"]
+        reasons = [finding.message for finding in source.findings if finding.rule == "source.spacing-unknown"]
         raise MissingMetadataError(f"{(reasons or ['no pixel spacing'])[0]}; supply micrometres per pixel with --mpp")
     spacing_mm = (round(spacing.row_mm, _SPACING_DECIMALS), round(spacing.column_mm, _SPACING_DECIMALS))
     stored = [stored_level(level) for level in source_pyramid.levels]
     pyramid = plan_pyramid(stored, spacing_mm, request.pyramid)
     base = source_pyramid.levels[0]
     encoder = make_encoder(pyramid.codec, dtype=base.dtype, samples_per_pixel=base.samples_per_pixel)
+    return PixelPlan(region_index, source_pyramid, spacing, pyramid, encoder)
+
+
+def plan_series(source: SlideSource, pixels: PixelPlan, request: ConversionRequest, digest: str) -> SeriesPlan:
+    """Plan the series of one region.
+
+    Parameters
+    ----------
+    source : SlideSource
+    pixels : PixelPlan
+        Of the region.
+    request : ConversionRequest
+    digest : str
+        SHA-256 of the slide's files.
+
+    Raises
+    ------
+    UsageError
+        If the options do not fit the slide.
+    """
+    source_pyramid, pyramid, encoder = pixels.source_pyramid, pixels.pyramid, pixels.encoder
+    findings = [*source.findings, *_bad_tile_findings(source_pyramid)]
+    base = source_pyramid.levels[0]
     identity = request.identity_attributes()
     metadata, record = deidentify(source.metadata, request.policy, request.deid_key, identity.get("PatientID", ""))
     container = (
         identity.get("ContainerIdentifier") or metadata.restricted.get("BarcodeValue") or f"SLIDE-{digest[:16].upper()}"
     )
-    uids = _derive_uids(request, digest, pyramid_index, container)
+    uids = _derive_uids(request, digest, pixels.region_index, container)
     icc_profile = _choose_icc_profile(metadata, base, findings)
 
     def instance_uid(name: str) -> str:
@@ -196,7 +237,7 @@ def plan_series(source: SlideSource, pyramid_index: int, request: ConversionRequ
         tuple(instances),
         MappingProxyType(uids),
         container,
-        spacing,
+        pixels.spacing,
         icc_profile,
         metadata,
         claim(
@@ -209,7 +250,7 @@ def plan_series(source: SlideSource, pyramid_index: int, request: ConversionRequ
         folder,
         request.mapped.collection if request.mapped else {},
         curated_keywords(request.mapped, request.attributes),
-        pyramid_index + 1,
+        pixels.region_index + 1,
     )
 
 

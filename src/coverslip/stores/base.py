@@ -1,8 +1,8 @@
 """The contract of a store: instances are put, found, read and removed under a URL.
 
 Two kinds of store stand behind it. An *object store* (folder, bucket) keeps the bytes of a Part 10 file under a name
-and gives ranges of them. A *DICOMweb store* (PS3.18) keeps data sets under their UIDs and gives headers and frames. What
-is common to both is `Store`; `ObjectStore` adds what only bytes allow.
+and gives ranges of them. A *DICOMweb store* (PS3.18) keeps data sets under their UIDs and gives headers and frames.
+What is common to both is `Store`; `ObjectStore` adds what only bytes allow.
 """
 
 from __future__ import annotations
@@ -176,7 +176,11 @@ class Store(Protocol):
         ...
 
     def iter_instances(self, study_instance_uid: str = "", series_instance_uid: str = "") -> Iterator[StoredInstance]:
-        """Yield what is stored, all or of one study or series, in no particular order."""
+        """Yield what is stored, all or of one study or series, in no particular order.
+
+        An object store whose names are not made of UIDs reads the header of every instance to tell which study and
+        series it belongs to; whoever knows the names had better ask for them.
+        """
         ...
 
     def read_header(self, stored: StoredInstance) -> Dataset:
@@ -184,11 +188,21 @@ class Store(Protocol):
         ...
 
     def download(self, stored: StoredInstance, path: Path) -> None:
-        """Write the whole instance to a new file, in bounded memory."""
+        """Write the whole instance to a new file, in bounded memory; under its name only when it is complete.
+
+        Where the store has a digest it is checked. A DICOMweb store may give other bytes than were put: file meta
+        information and padding are its own.
+        """
         ...
 
     def remove(self, stored: StoredInstance) -> bool:
-        """Remove an instance; False if it was not there."""
+        """Remove an instance; False if it was not there.
+
+        Raises
+        ------
+        RejectedError
+            If the store removes nothing, as many DICOMweb stores.
+        """
         ...
 
     def close(self) -> None:
@@ -204,14 +218,24 @@ class Store(Protocol):
 
 @runtime_checkable
 class ObjectStore(Store, Protocol):
-    """A store of named bytes."""
+    """A store of named bytes.
+
+    The location of an object is the URL of the store, a slash and its name.
+    """
+
+    def iter_objects(self, prefix: str = "") -> Iterator[StoredInstance]:
+        """Yield every object whose name begins with `prefix`, also those that are no instances."""
+        ...
 
     def read_range(self, stored: StoredInstance, offset_bytes: int, length_bytes: int) -> bytes:
-        """Return bytes of an object, fewer at its end."""
+        """Return bytes of an object, fewer at its end, none beyond it."""
         ...
 
     def put_bytes(self, name: str, data: bytes) -> None:
-        """Put a small object, such as a manifest or a tombstone, in place of what has that name."""
+        """Put a small object, such as a manifest or a tombstone, in place of what has that name.
+
+        Where the store can tell, what somebody else has put meanwhile is not overwritten: that is a `ConflictError`.
+        """
         ...
 
     def read_bytes(self, name: str) -> bytes | None:

@@ -148,7 +148,7 @@ def test_a_file_that_is_missing_from_a_mirax_folder_is_named(mirax, name):
 
 def test_settings_of_a_mirax_slide_that_do_not_parse_are_told(mirax):
     (mirax.with_suffix("") / "Slidedat.ini").write_text("no settings")
-    with pytest.raises(CorruptSourceError, match="Slidedat.ini of the slide's folder does not parse"):
+    with pytest.raises(CorruptSourceError, match=r"Slidedat\.ini of the slide's folder does not parse"):
         open_slide(mirax)
 
 

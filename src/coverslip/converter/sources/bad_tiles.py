@@ -111,6 +111,10 @@ class _ScreenedLevel:
         return self.level.grid
 
     @property
+    def decoding_unit(self) -> tuple[int, int]:
+        return self.level.grid.rows, self.level.grid.columns
+
+    @property
     def dtype(self) -> np.dtype[np.generic]:
         return self.level.dtype
 

@@ -51,6 +51,10 @@ class _PlaneOfLevel:
         return replace(self.level.grid, focal_planes=1)
 
     @property
+    def decoding_unit(self) -> tuple[int, int]:
+        return self.level.decoding_unit
+
+    @property
     def dtype(self) -> np.dtype[np.generic]:
         return self.level.dtype
 

@@ -17,6 +17,8 @@ __all__ = ["SampleLayout", "compresses_samples", "read_samples", "sample_layout"
 
 _UNSPECIFIED, _PREMULTIPLIED = 0, 1
 """Values of ExtraSamples; 2 is alpha that the colours are not multiplied by."""
+_FAST_INFLATE_PIXELS = 1 << 26
+"""Loading imagecodecs takes as long as it saves on so many pixels."""
 _COMPRESSED_SAMPLES = ("none", "LZW", "deflate", "Zstandard")
 
 
@@ -97,17 +99,31 @@ def _palette(page: TiffPage) -> NDArray[np.uint8]:
 def read_samples(page: TiffPage, compression: str, samples: int) -> Callable[[bytes, int], Pixels]:
     """Return what decodes one stored tile of so many rows to (rows, columns, samples)."""
     columns = page.segment_columns
+    # Inflates twice as fast as zlib, once it has been loaded.
+    inflate_fast = compression == "deflate" and page.rows * page.columns >= _FAST_INFLATE_PIXELS
     differenced = page.integer(TagCode.PREDICTOR, 1) == 2 and compression != "none"
 
     def decode(data: bytes, rows: int) -> Pixels:
         size = rows * columns * samples
-        plain = _inflate(data, compression, size)
+        plain = _inflate_fast(data, size) if inflate_fast else None
+        if plain is None:
+            plain = _inflate(data, compression, size)
         if len(plain) < size:
             raise CorruptSourceError(f"decodes to {len(plain)} bytes, expected {size}")
         pixels = np.frombuffer(plain, np.uint8, size).reshape(rows, columns, samples)
         return np.cumsum(pixels, axis=1, dtype=np.uint8) if differenced else pixels
 
     return decode
+
+
+def _inflate_fast(data: bytes, size: int) -> bytes | None:
+    """Return what `data` inflates to, None if that is more than `size` bytes or the data are damaged."""
+    import imagecodecs
+
+    try:
+        return bytes(imagecodecs.deflate_decode(data, out=size))
+    except RuntimeError:
+        return None
 
 
 def _inflate(data: bytes, compression: str, size: int) -> bytes:

@@ -78,6 +78,11 @@ class RestartLevel:
         # Quantization tables may differ from plane to plane.
         self._headers = [plane.tile_header(rows, columns) for plane in planes]
 
+    @property
+    def decoding_unit(self) -> tuple[int, int]:
+        """See `ReadableLevel`."""
+        return self.grid.rows, self.grid.columns
+
     def read_frame(self, address: TileAddress) -> bytes | None:
         """See `ReadableLevel`."""
         self._require_frames()
