@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from coverslip import __version__
+from coverslip.cohort_commands import cohort_group
 from coverslip.convert_arguments import convert_arguments, request_maker
 from coverslip.deid_commands import deid_group
 from coverslip.errors import CoverslipError
@@ -26,6 +27,7 @@ from coverslip.init_commands import init
 from coverslip.map_commands import map_group
 from coverslip.remap_commands import remap
 from coverslip.run_commands import run
+from coverslip.search_commands import attach, facets, search
 from coverslip.status_commands import collect, status
 from coverslip.upload_commands import handover, retract, upload
 from coverslip.validate_commands import validate
@@ -76,6 +78,10 @@ def cli() -> None:
 
 
 cli.add_command(map_group)
+cli.add_command(attach)
+cli.add_command(cohort_group)
+cli.add_command(facets)
+cli.add_command(search)
 cli.add_command(deid_group)
 cli.add_command(index)
 cli.add_command(remap)
