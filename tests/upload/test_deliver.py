@@ -204,7 +204,7 @@ def test_a_series_with_errors_is_refused_unless_told_and_validated_once(
         broken.save_as(path)
     options = DeliveryOptions()
     bad, good = delivery.run(foreign, converted, options=options)
-    assert (bad.state, good.state, good.proof) == ("refused", State.VERIFIED, "validated")
+    assert (bad.state, good.state, good.proof) == ("refused", State.VERIFIED, "validated by its conversion")
     assert bad.failure is not None
     assert bad.failure.message.startswith("validation failed: iod.")
     with Ledger(delivery.ledger_file) as ledger:
