@@ -79,6 +79,25 @@ def test_pool_that_is_stopped_leaves_no_process() -> None:
     assert not psutil.pid_exists(pid)
 
 
+def test_worker_may_be_retired_by_whoever_is_told() -> None:
+    pool = WorkerPool(echo, None, 1)
+    try:
+        worker = pool.idle()
+        assert worker is not None
+        worker.submit("slide")
+        for _ in range(200):
+            for told, message in pool.wait():
+                if message == "done":
+                    told.job = None
+                    pool.retire(told)
+            if not pool.workers:
+                break
+        assert not pool.workers
+        assert worker.process.exitcode == 0
+    finally:
+        pool.stop(10)
+
+
 def slide_of(size_bytes: int | None, location: str = "/data/slide.svs") -> Slide:
     return Slide("0" * 40, 3, "slide.svs", location, size_bytes=size_bytes)
 

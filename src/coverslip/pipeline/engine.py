@@ -37,6 +37,9 @@ __all__ = ["WORKERS_LOCK", "Engine", "Limits", "RunOutcome", "Stop"]
 _MERGE_AT = 256
 """Slides whose rows are merged at once."""
 
+_MERGE_BYTES = 400 << 20
+"""What merging is expected to take; it is not begun beside slides that leave less."""
+
 _MERGE_AFTER_S = 120.0
 """Slides that are ready do not wait longer for others."""
 
@@ -282,15 +285,21 @@ class Engine:
                 key = self._alone.popleft()
                 need = self._estimator.need_of(self._standings[key].slide)
                 self._start(worker, key, replace(need, threads=_EXCLUSIVE))
+        if self._running and self._memory_taken() + _MERGE_BYTES > self._estimator.budget.memory_bytes:
+            return
         late = time.monotonic() - self._merged_at > _MERGE_AFTER_S
         if self._unmerged and (late or self._plan.open_state is not None or len(self._unmerged) >= _MERGE_AT):
             self._merge()
+
+    def _memory_taken(self) -> int:
+        """Return what slides under way are expected to take, or more if their processes have more."""
+        return max(sum(need.memory_bytes for _, need in self._running.values()), self._pool.resident_bytes())
 
     def _next_fitting(self, most_threads: int) -> str | None:
         """Take the first slide that fits beside those that are worked on."""
         budget = self._estimator.budget
         threads = sum(need.threads for _, need in self._running.values())
-        memory = max(sum(need.memory_bytes for _, need in self._running.values()), self._pool.resident_bytes())
+        memory = self._memory_taken() + (_MERGE_BYTES if self._is_merging else 0)
         scratch = sum(need.scratch_bytes for _, need in self._running.values()) + self._kept_bytes
         for index, key in enumerate(self._pending):
             if self._running and index and self._overtaken >= _OVERTAKEN_MOST:
@@ -334,9 +343,13 @@ class Engine:
         worker.submit(job)
         self._reporter.started(standing.slide, self._attempts[key])
 
+    @property
+    def _is_merging(self) -> bool:
+        return any(isinstance(worker.job, _MergeJob) for worker in self._pool.workers)
+
     def _merge(self) -> bool:
         """Have the rows of slides merged into the catalog, by a worker that is idle."""
-        if any(isinstance(worker.job, _MergeJob) for worker in self._pool.workers):
+        if self._is_merging:
             return True
         worker = self._pool.idle()
         if worker is None:
@@ -357,6 +370,8 @@ class Engine:
             case MergeEnded():
                 keys = worker.job.keys
                 worker.job = None
+                if self._plan.open_state is None:
+                    self._pool.retire(worker)  # a database keeps the memory that it has had
                 self._merge_ended(keys, message)
             case Lost():
                 self._worker_lost(worker, message)

@@ -140,14 +140,23 @@ class WorkerPool:
         for worker in ready.values():
             ended = not worker.process.is_alive()
             try:
-                while worker.connection.poll():
+                while worker in self.workers and worker.connection.poll():
                     yield worker, worker.connection.recv()
             except (EOFError, OSError):
                 ended = True
+            if worker not in self.workers:
+                continue  # retired by whoever was told
             if ended:
                 self.workers.remove(worker)
                 worker.close()
                 yield worker, Lost(worker.process.exitcode or 0)
+
+    def retire(self, worker: Worker) -> None:
+        """End a worker that has nothing to do."""
+        with contextlib.suppress(OSError):
+            worker.connection.send(None)
+        self.workers.remove(worker)
+        worker.close()
 
     def stop(self, grace_s: float) -> None:
         """End all workers: those that have nothing to do at once, the others when they have cleaned up."""
