@@ -94,6 +94,10 @@ format: $(INSTALLED) ## put imports and layout in order
 bench: $(INSTALLED) ## measure speed and memory against a peer and the limit
 	@$(PYTHON) -m benchmarks
 
+.PHONY: baseline
+baseline: $(INSTALLED) ## write the pinned columns of the catalog's table of headers
+	@$(PYTHON) -m tools.make_baseline_schema
+
 .PHONY: soak
 soak: $(INSTALLED) ## put 2 GB into every kind of store and see that memory does not grow
 	@$(PYTHON) -m benchmarks.stores

@@ -65,14 +65,18 @@ class Scenario:
 
 
 def our_command(slide: Path, *options: str, name: str = OURS, workers: int = WORKERS, reuses: bool = False) -> Command:
-    """Return a conversion by this product; `reuses` checks that the base frames are the stored tiles."""
+    """Return a conversion by this product; `reuses` checks that the base frames are the stored tiles.
+
+    It is not validated unless `options` say so: no peer does that either, and it has a scenario of its own.
+    """
 
     def arguments(output: Path) -> list[str]:
         command = [sys.executable, "-m", "coverslip.cli", "convert", str(slide), "-o", str(output)]
-        return [*command, "--workers", str(workers), *options]
+        return [*command, "--workers", str(workers), "--validate", "off", *options]
 
     check = partial(check_frames, slide) if reuses else None
-    return Command(name, arguments, {"PYTHONPATH": str(ROOT / "src")}, check)
+    # An installed program is compiled, whatever this environment says of writing bytecode.
+    return Command(name, arguments, {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": ""}, check)
 
 
 def _peer(slide: Path, *options: str, name: str = PEER, reuses: bool = False) -> Command:
@@ -201,6 +205,29 @@ def _workers(slide: Path, rounds: int) -> tuple[dict[str, Series], tuple[Promise
     )
 
 
+def _validation(slide: Path, rounds: int) -> tuple[dict[str, Series], tuple[Promise, ...]]:
+    """Compare conversions that differ only in how they are validated, the slide's bytes and pixels included."""
+    names = {mode: f"{OURS}, validation {mode}" for mode in ("off", "fast", "thorough")}
+    commands = [our_command(slide, "--validate", mode, name=name) for mode, name in names.items()]
+    series = measure_interleaved(commands, rounds)
+    alone = series[names["off"]]
+    return series, tuple(
+        promise
+        for mode, bound in (("fast", 0.25), ("thorough", 1.5))
+        for promise in (
+            Promise(
+                f"of the conversion's time, {mode} validation",
+                (series[names[mode]].wall_s - alone.wall_s) / alone.wall_s,
+                at_most=bound,
+            ),
+            Promise(
+                f"of the conversion's CPU seconds, {mode} validation",
+                (series[names[mode]].cpu_s - alone.cpu_s) / alone.cpu_s,
+            ),
+        )
+    )
+
+
 def _remap(slide: Path, rounds: int) -> tuple[dict[str, Series], tuple[Promise, ...]]:
     """Compare with cp of the series from the page cache, and with md5sum: each new file's MD5 has to be known."""
     work = CACHE / "remap"
@@ -217,7 +244,8 @@ def _remap(slide: Path, rounds: int) -> tuple[dict[str, Series], tuple[Promise, 
     metadata = ["--metadata", str(table), "--map", str(metadata_map)]
 
     def arguments(output: Path) -> list[str]:
-        return [sys.executable, "-m", "coverslip.cli", "remap", str(series), "-o", str(output), *metadata]
+        command = [sys.executable, "-m", "coverslip.cli", "remap", str(series), "-o", str(output)]
+        return [*command, "--validate", "off", *metadata]
 
     commands = [
         Command(OURS, arguments, {"PYTHONPATH": str(ROOT / "src")}),
@@ -251,6 +279,7 @@ SCENARIOS = {
     "reencode": Scenario("every level encoded anew in tiles of 512", ("1.2",), _reencode),
     "notjpeg": Scenario("a deflate TIFF encoded as JPEG", ("0.19",), _not_jpeg, lambda _size, _coding: plain_slide()),
     "remap": Scenario("other metadata for a series of stored levels", ("4.8",), _remap),
+    "validation": Scenario("validated before it is delivered", ("0.05", "1.2"), _validation),
     "memory": Scenario("peak memory of base passed through, exact pyramid", ("1.2", "4.8"), _memory),
     "workers": Scenario("base passed through, exact pyramid, by number of workers", ("1.2",), _workers),
 }

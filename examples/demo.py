@@ -48,6 +48,10 @@ def main() -> int:
     for what, good in checks(slide, dicom, series):
         print(f"  {'ok    ' if good else 'FAILED'}   {what}")
         failures += not good
+    catalog = folder / "catalog.duckdb"
+    found = index_and_find(dicom, catalog, series_folder.name)
+    print(f"Indexed    {shown(catalog)}: {'search finds the slide' if found else 'search does NOT find the slide'}")
+    failures += not found
     preview = folder / "preview.png"
     write_preview(series_folder, preview)
     print(f"Preview    {shown(preview)}")
@@ -58,7 +62,8 @@ def main() -> int:
         "\nTo look at it, open this file in QuPath 0.5 or another program that reads with OpenSlide 4, or send the\n"
         "folder to a DICOMweb store and open it in a DICOM slide viewer such as Slim:\n"
         f"  {shown(series_folder / series['instances'][0]['file_name'])}\n"
-        "conversion.json beside it says how each level was made."
+        "conversion.json beside it says how each level was made. What the catalog tells of it:\n"
+        f"  coverslip search --catalog {shown(catalog)}"
     )
     return 0
 
@@ -72,6 +77,19 @@ def convert(slide: Path, dicom: Path, *options: str) -> dict:
     if done.returncode:
         sys.exit(done.returncode)
     return json.loads(done.stdout)["series"][0]
+
+
+def index_and_find(dicom: Path, catalog: Path, series_instance_uid: str) -> bool:
+    """Index what was converted, and say whether a search of the catalog finds it."""
+    catalog.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "coverslip"]
+    indexed = subprocess.run([*command, "index", dicom, "--to", catalog], capture_output=True, text=True, check=False)
+    if indexed.returncode:
+        print(indexed.stderr, end="", file=sys.stderr)
+        return False
+    search = [*command, "search", "--catalog", catalog, "--objective", "40", "--json"]
+    found = subprocess.run(search, capture_output=True, text=True, check=False)
+    return not found.returncode and series_instance_uid in found.stdout
 
 
 def checks(slide: Path, dicom: Path, series: dict) -> Iterator[tuple[str, bool]]:

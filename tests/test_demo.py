@@ -32,6 +32,7 @@ def test_demo_converts_validates_and_shows_a_slide(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "FAILED" not in done.stdout
     assert "dciodvfy: 0 errors in 7 instances" in done.stdout
+    assert "search finds the slide" in done.stdout
     assert (tmp_path / "made" / "preview.png").read_bytes().startswith(b"\x89PNG")
     assert len(list((tmp_path / "made" / "dicom").rglob("*.dcm"))) == 7
 

@@ -17,6 +17,8 @@ from coverslip.converter.request import InstanceResult
 from coverslip.validators.rules import RULES, rules_page
 
 ROOT = Path(__file__).resolve().parents[1]
+MAKERS = ("finding", "_problem")
+"""Functions that make a finding of a registered rule."""
 TREES = [ast.parse(path.read_bytes()) for path in (ROOT / "src").rglob("*.py")]
 
 
@@ -25,17 +27,15 @@ def test_rules_page_is_made_from_the_rules() -> None:
 
 
 def test_every_rule_is_used_and_every_rule_used_is_registered() -> None:
-    used = {
-        node.args[0].value
-        for tree in TREES
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id == "finding"
-        and node.args
-        and isinstance(node.args[0], ast.Constant)
-    }
-    assert used == {rule for rule in RULES if not rule.startswith("privacy.")}
+    given, named = set(), set()
+    for path in (ROOT / "src/coverslip/validators").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and path.name != "rules.py":
+                named.add(node.value)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MAKERS and node.args:
+                given |= {node.args[0].value} if isinstance(node.args[0], ast.Constant) else set()
+    assert given <= set(RULES)
+    assert set(RULES) <= named
 
 
 def calls_of_finding() -> Iterator[ast.Call]:

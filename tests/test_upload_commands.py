@@ -47,7 +47,7 @@ def test_an_upload_says_what_was_verified_and_ends_with_0(out: Path, arguments: 
         f"{path.name}: verified" for path in sorted(out.glob("*/*"), key=str)
     ]
     assert "instances" in lines[1]
-    assert lines[1].endswith(", validated")
+    assert lines[1].endswith(", validated by its conversion")
     assert lines[2].endswith(" sent")
     assert lines[-1].startswith("2 series: 2 verified; ")
     again = run("upload", out, *arguments, "--json")
@@ -145,6 +145,20 @@ def test_a_retraction_needs_a_yes_and_takes_everything(out: Path, arguments: lis
     }
     assert states.pop(series) == "refused"
     assert set(states.values()) == {"verified"}
+
+
+def test_a_retraction_takes_a_series_out_of_a_catalog_with_its_history(
+    out: Path, arguments: list[Any], tmp_path: Path
+) -> None:
+    catalog = tmp_path / "catalog.duckdb"
+    assert run("index", out, "--to", catalog).returncode == 0
+    assert run("upload", out, *arguments).returncode == 0
+    gone, stays = series_of(out)
+    where = [gone, "--from", tmp_path / "archive", *arguments[2:], "--reason", "label visible", "--yes"]
+    assert run("retract", *where, "--catalog", catalog).returncode == 0
+    found = run("search", "--catalog", catalog, "--json").stdout
+    assert gone not in found
+    assert stays in found
 
 
 def test_a_retraction_wants_a_uid_and_a_reason_of_one_line(arguments: list[Any], tmp_path: Path) -> None:

@@ -19,16 +19,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from coverslip import __version__
+from coverslip.cohort_commands import cohort_group
 from coverslip.deid_commands import deid_group
 from coverslip.errors import CoverslipError, UsageError
 from coverslip.formats_commands import formats
+from coverslip.index_commands import index
 from coverslip.map_commands import map_group
 from coverslip.remap_commands import remap
+from coverslip.search_commands import attach, facets, search
 from coverslip.upload_commands import handover, retract, upload
 from coverslip.validate_commands import validate
 
 if TYPE_CHECKING:
-    from coverslip.converter.request import ConversionRequest, ConversionResult, Replacement
+    from coverslip.converter.request import ConversionRequest, ConversionResult, Replacement, ValidationSummary
     from coverslip.metadata_maps.evaluate import MappedSlide
 
 __all__ = ["main"]
@@ -74,8 +77,13 @@ def cli() -> None:
 
 
 cli.add_command(map_group)
+cli.add_command(attach)
+cli.add_command(cohort_group)
+cli.add_command(facets)
+cli.add_command(search)
 cli.add_command(deid_group)
 cli.add_command(formats)
+cli.add_command(index)
 cli.add_command(remap)
 cli.add_command(validate)
 cli.add_command(upload)
@@ -217,6 +225,14 @@ def info(slide: Path, as_json: bool) -> None:
     metavar="SIZE",
     help="Budget for pixels and frames in flight; default: 64M, or as much as large tiles need at the least.",
 )
+@click.option(
+    "--validate",
+    type=click.Choice(["fast", "thorough", "off"]),
+    default="fast",
+    show_default=True,
+    help="How a series is validated before it is delivered: by its headers, offsets, copied frames and a sample of the "
+    "others; by every frame; or not. One that fails goes to OUT/.coverslip-quarantine.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a series that is already there.")
 @click.option("--replaces", metavar="UID", help="Series that this one corrects; noted in conversion.json.")
 @click.option("--reason", metavar="TEXT", help="With --replaces: why; noted in conversion.json.")
@@ -329,6 +345,7 @@ def _request_maker(options: dict[str, Any]) -> Callable[[Path], ConversionReques
         "region": options["region"],
         "blank_bad_tiles": options["on_bad_tile"] == "blank",
         "focal_planes": _parse_focal_planes(options["focal_planes"]),
+        "validate": options["validate"],
         "replaces": _parse_replacement(options["replaces"], options["reason"]),
     }
     mapped_slide = _metadata_of(options["metadata"], options["map_name"], options["pairs"])
@@ -466,8 +483,20 @@ def _print_result(slide: Path, result: ConversionResult, dry_run: bool) -> None:
         for finding in series.findings:
             place = f" ({finding.place})" if finding.place else ""
             click.echo(f"    {finding.severity.lower()}: {finding.message}{place} [{finding.rule}]")
+        if series.validation is not None:
+            click.echo(f"    {_told(series.validation)}")
     if result.timings_s and _status(result, dry_run) == "converted":
         click.echo(f"  {result.timings_s['total']:.2f} s")
+
+
+def _told(validation: ValidationSummary) -> str:
+    """Say what came of the validation of a series that has passed it."""
+    from coverslip.validators.report import Severity
+    from coverslip.validators.rules import RULES
+
+    warnings = [rule for rule in validation.counts if RULES[rule].severity is Severity.WARNING]
+    how = "every frame decoded" if validation.mode == "thorough" else "a sample of frames decoded"
+    return f"validated, {how}: {f'warnings of {", ".join(warnings)}' if warnings else 'no errors or warnings'}"
 
 
 def _terminate(_number: int, _frame: object) -> NoReturn:

@@ -44,6 +44,13 @@ _file = click.Path(path_type=Path, dir_okay=False)
     "--set", "settings", metavar="KEYWORD=VALUE", multiple=True, help="Set a DICOM attribute; may be repeated."
 )
 @click.option("--uid-root", metavar="ROOT", help="Root of derived UIDs; default: 2.25.")
+@click.option(
+    "--validate",
+    type=click.Choice(["headers", "off"]),
+    default="headers",
+    show_default=True,
+    help="Whether what is written is validated before it is delivered; what fails goes to OUT/.coverslip-quarantine.",
+)
 @click.option("--reason", default="", metavar="TEXT", help="Why; noted in conversion.json.")
 @click.option("--overwrite", is_flag=True, help="Replace a series that is already there.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
@@ -72,7 +79,11 @@ def remap(series: Path, output: Path, as_json: bool, **options: Any) -> None:
     except MissingMetadataError as error:
         name = Path(slide).name if slide else old.container_identifier
         raise MissingMetadataError(f"slide {name!r}, which --slide can name: {error}") from None
-    result = remap_series(RemapRequest(old, output, mapped, attributes, root, options["reason"], options["overwrite"]))
+    result = remap_series(
+        RemapRequest(
+            old, output, mapped, attributes, root, options["reason"], options["overwrite"], options["validate"]
+        )
+    )
     warnings = warning_texts(mapped)
     for warning in warnings:
         click.echo(f"warning: {series}: {warning}", err=True)

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -223,6 +224,14 @@ def handover(paths: tuple[Path, ...], url: str, output: Path, **options: Any) ->
 )
 @_naming
 @_ledger
+@click.option(
+    "--catalog",
+    "catalogs",
+    metavar="FILE",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Catalog to take it out of, with its history; may be repeated.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @store_arguments
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
@@ -241,7 +250,8 @@ def retract(series: str, url: str, also: tuple[str, ...], reason: str, **options
         raise UsageError(f"--reason: wanted one line of at most {_LONGEST_REASON} characters")
     if not options["yes"] and not sys.stdin.isatty():
         raise UsageError("retract asks before it removes anything; without a terminal, --yes says so")
-    request = RetractRequest(series, reason.strip(), options["folders"], options["handovers"])
+    forget = tuple(partial(_forget, catalog) for catalog in options["catalogs"])
+    request = RetractRequest(series, reason.strip(), options["folders"], options["handovers"], forget)
     with (
         open_stores([url, *also], options, naming=options["naming"], workers=1) as stores,
         Ledger(options["ledger"] or default_ledger()) as book,
@@ -260,6 +270,13 @@ def retract(series: str, url: str, also: tuple[str, ...], reason: str, **options
         click.echo(_retract_text(outcome))
     if not outcome.tombstone.complete:
         raise click.exceptions.Exit(_NOT_VERIFIED)
+
+
+def _forget(catalog: Path, series: str, reason: str) -> None:
+    """Take a series out of a catalog and its history."""
+    from coverslip.catalog.retract import retract_series
+
+    retract_series(catalog, series, reason)
 
 
 def _retract_as_json(outcome: RetractOutcome) -> dict[str, Any]:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from coverslip.validators.report import ValidationReport
+    from coverslip.validators.html import HtmlReport
+    from coverslip.validators.report import Finding, ValidationReport
+    from coverslip.validators.series import FoundSeries
+    from coverslip.validators.validate import ValidationOptions
 
 __all__ = ["validate"]
 
 _FAILED = 5
+SWITCH_INTERVAL_S = 0.0005
 _MOST_SHOWN = 20
 """Findings of one rule and series that are printed; `--json` tells all."""
 
@@ -25,11 +34,13 @@ Examples:
   coverslip validate out --source slide.svs --thorough
   coverslip validate series/*.dcm --profile idc --json
   coverslip validate out --html report.html
+  coverslip validate gs://bucket/prefix --credentials adc
+  coverslip validate dicomweb+https://host/dicom-web/studies/1.2/series/1.3
 """
 
 
 @click.command(epilog=EXAMPLES, short_help="Check series, made here or elsewhere.")
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option("--source", type=click.Path(path_type=Path), help="The slide it was made from, to compare with.")
 @click.option(
     "--profile",
@@ -39,41 +50,140 @@ Examples:
     help="Whose rules, besides those of DICOM.",
 )
 @click.option("--thorough", is_flag=True, help="Decode every frame, not a sample.")
+@click.option(
+    "--credentials",
+    default="default",
+    show_default=True,
+    metavar="HOW",
+    help="For a store: default, none, adc, service-account:FILE, token-env:VARIABLE, token-command:COMMAND, "
+    "basic-env:VARIABLE.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @click.option("--html", type=click.Path(path_type=Path), help="Also write the report as a page for people.")
-def validate(
-    paths: tuple[Path, ...], source: Path | None, profile: str, thorough: bool, as_json: bool, html: Path | None
-) -> None:
-    """Check the DICOM series in PATH: files, and folders at any depth.
+def validate(paths: tuple[str, ...], credentials: str, as_json: bool, html: Path | None, **options: Any) -> None:
+    """Check the DICOM series in PATH: files, folders at any depth, and URLs of stores.
 
     Ends with 5 if there is an ERROR finding, else with 0.
     """
-    from coverslip.validators.validate import ValidationOptions, validate_paths
+    from coverslip.validators.validate import ValidationOptions, validate_found
 
-    reports = list(validate_paths(paths, ValidationOptions(profile, thorough, source)))
-    if html is not None:
-        from coverslip.validators.html import write_html_report
-
-        write_html_report(reports, html)
-    if as_json:
-        click.echo(json.dumps(_as_json(reports), indent=2))
-    else:
-        for report in reports:
-            _print_report(report)
-        if len(reports) > 1:
-            _print_summary(reports)
-    if not all(report.passed for report in reports):
+    # Threads that need Python for some microseconds between decodings shall not wait 5 ms for it.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    asked = ValidationOptions(**options)
+    with ExitStack() as stack:
+        found, unreadable = _find(paths, credentials, stack)
+        page = stack.enter_context(_page(html))
+        validated = validate_found(found, asked, page.add if page else None)
+        last = [_of_unreadable(unreadable, asked, page)] if unreadable else []
+        reports = stack.enter_context(_progress(chain(validated, last), len(found) + len(last)))
+        totals = _print_json(reports) if as_json else _print_reports(reports)
+        if page is not None:
+            page.write()
+    if totals.failed:
         raise click.exceptions.Exit(_FAILED)
 
 
-def _as_json(reports: Sequence[ValidationReport]) -> dict[str, object]:
-    from coverslip.validators.report import count_rules
+def _find(paths: Sequence[str], credentials: str, stack: ExitStack) -> tuple[list[FoundSeries], list[Finding]]:
+    """Find the series in files, folders and stores, which stay open as long as `stack`."""
+    from coverslip.validators.series import find_series, local_files
 
-    return {
-        "passed": all(report.passed for report in reports),
-        "counts": count_rules(finding for report in reports for finding in report.findings),
-        "series": [report.as_json() for report in reports],
+    urls = [path for path in paths if "://" in path]
+    local = [Path(path) for path in paths if path not in urls]
+    series, unreadable = find_series(local_files(local)) if local else ([], [])
+    for url in urls:
+        from coverslip.stores.options import StoreOptions, parse_credentials
+        from coverslip.stores.registry import open_store
+        from coverslip.validators.stored_series import StorePlace, find_stored_series
+
+        place = StorePlace.of(url)
+        store = stack.enter_context(open_store(place.url, StoreOptions(credentials=parse_credentials(credentials))))
+        more, failed = find_stored_series(store, place)
+        series += more
+        unreadable += failed
+    return series, unreadable
+
+
+@dataclass(slots=True)
+class _Totals:
+    """Counts over all series, for the end of the report; the reports themselves are not kept."""
+
+    series: int = 0
+    failed: int = 0
+    findings: Counter[str] = field(default_factory=Counter)
+    affected: Counter[str] = field(default_factory=Counter)
+
+    def add(self, report: ValidationReport) -> None:
+        """Count a report."""
+        counts = report.counts()
+        self.series += 1
+        self.failed += not report.passed
+        self.findings.update(counts)
+        self.affected.update(counts.keys())
+
+
+def _page(path: Path | None) -> AbstractContextManager[HtmlReport | None]:
+    if path is None:
+        return nullcontext()
+    from coverslip.validators.html import HtmlReport
+
+    return HtmlReport(path)
+
+
+def _of_unreadable(
+    unreadable: Sequence[Finding], options: ValidationOptions, page: HtmlReport | None
+) -> ValidationReport:
+    """Return the report of the files that cannot be read."""
+    from coverslip.validators.report import ValidationReport
+
+    report = ValidationReport("", "", options.profile, tuple(unreadable))
+    if page is not None:
+        page.add(report, None)
+    return report
+
+
+@contextmanager
+def _progress(reports: Iterable[ValidationReport], total: int) -> Iterator[Iterable[ValidationReport]]:
+    """Show on standard error how far it is, where somebody is looking and there are several series."""
+    if total < 2 or not sys.stderr.isatty():
+        yield reports
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
+        yield bar.track(reports, total=total)
+
+
+def _print_json(reports: Iterable[ValidationReport]) -> _Totals:
+    """Print one JSON object, a series at a time."""
+    totals = _Totals()
+    click.echo('{\n"series": [', nl=False)
+    for report in reports:
+        click.echo(("," if totals.series else "") + "\n" + json.dumps(report.as_json(), indent=2), nl=False)
+        totals.add(report)
+    rest = {
+        "passed": not totals.failed,
+        "failed": totals.failed,
+        "counts": dict(sorted(totals.findings.items())),
+        "series_with": dict(sorted(totals.affected.items())),
     }
+    click.echo(f"\n],\n{json.dumps(rest, indent=2)[2:]}")
+    return totals
+
+
+def _print_reports(reports: Iterable[ValidationReport]) -> _Totals:
+    totals = _Totals()
+    for report in reports:
+        _print_report(report)
+        totals.add(report)
+    if totals.series > 1:
+        click.echo(f"{totals.series} series, {totals.failed} failed")
+        if totals.findings:
+            click.echo("findings  series  rule")
+        for rule, count in sorted(totals.findings.items()):
+            click.echo(f"{count:8}  {totals.affected[rule]:6}  {rule}")
+    return totals
 
 
 def _print_report(report: ValidationReport) -> None:
@@ -92,12 +202,3 @@ def _print_report(report: ValidationReport) -> None:
     for rule, count in shown.items():
         if count > _MOST_SHOWN:
             click.echo(f"  and {count - _MOST_SHOWN} more [{rule}]")
-
-
-def _print_summary(reports: Sequence[ValidationReport]) -> None:
-    from coverslip.validators.report import count_rules
-
-    failed = sum(not report.passed for report in reports)
-    click.echo(f"{len(reports)} series, {failed} failed")
-    for rule, count in count_rules(finding for report in reports for finding in report.findings).items():
-        click.echo(f"  {count:6} {rule}")

@@ -17,7 +17,7 @@ from tests.factories import damage
 from tests.factories.aperio import write_aperio_svs
 from tests.faults.command_line import STAGING, digests, json_lines, run, series_folders, staged_files, start, wait_for
 
-SLOW = ("--reencode", "--codec", "jpeg2000:lossless", "--workers", "1", "--memory", "100K")
+SLOW = ("--reencode", "--codec", "jpeg2000:lossless", "--workers", "1", "--memory", "3M")
 """Options that make a slide of less than a megapixel take half a second, a row of tiles at a time."""
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}

@@ -316,6 +316,11 @@ def claims_anonymity(ds: Dataset) -> None:
     ds.PatientIdentityRemoved, ds.DeidentificationMethod = "YES", "by hand"
 
 
+def claims_anonymity_of_a_named_one(ds: Dataset) -> None:
+    claims_anonymity(ds)
+    ds.OperatorsName = "Roe^Jane"
+
+
 def private(ds: Dataset) -> None:
     ds.private_block(0x0009, "SCANNER X", create=True).add_new(0x01, "LO", "text")
 
@@ -583,6 +588,17 @@ _PRIVACY = (
     Mutation("a description holds a number", "privacy.record-number", put("ImageComments", "MRN 00123456", "base")),
     Mutation("a date of birth is given", "privacy.date", put("PatientBirthDate", "19500117")),
 )
+_PLAUSIBILITY = (
+    Mutation("the study is of a day that was not", "date.impossible", put("StudyDate", "20230230")),
+    Mutation("the scan is of a day that was not", "date.impossible", put("AcquisitionDateTime", "20230230101010")),
+    Mutation("the patient is born after the study", "date.birth", put("PatientBirthDate", "20300101")),
+    Mutation("the scan is older than scanners", "date.early", put("AcquisitionDateTime", "19850101101010")),
+    Mutation(
+        "the specimen has no type", "specimen.no-type", drop("SpecimenDescriptionSequence.SpecimenTypeCodeSequence")
+    ),
+    Mutation("the operator is named", "privacy.identifying-attribute", put("OperatorsName", "Roe^Jane")),
+    Mutation("a name contradicts the claim", "privacy.claim", on("all", claims_anonymity_of_a_named_one)),
+)
 _STORES = (Mutation("frames are HTJ2K", "idc.transfer-syntax", lambda _broken: None, "htj2k", profile="idc"),)
 
 MUTATIONS = (
@@ -596,5 +612,6 @@ MUTATIONS = (
     *_LOSSY,
     *_ASSOCIATED,
     *_PRIVACY,
+    *_PLAUSIBILITY,
     *_STORES,
 )

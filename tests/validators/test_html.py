@@ -165,8 +165,8 @@ def test_frames_with_findings_are_marked_on_a_map(series: Path, tmp_path: Path) 
     assert sorted(page.marks) == ["error", "error", "warning"]
     assert "3 of 12 frames have findings: level 0" in page.text
     assert [row[2] for row in page.table("Errors: 2")] == ["level 0: frame 6", "level 0: frame 12"]
-    # frame 6 of four columns is tile (1, 1); 900 pixels are 640 wide
-    assert f'x="{256 * 640 / 900:.1f}" y="{256 * 640 / 900:.1f}"' in page.source
+    # frame 6 of four columns is tile (1, 1); 900 pixels are 520 wide
+    assert f'x="{256 * 520 / 900:.1f}" y="{256 * 520 / 900:.1f}"' in page.source
 
 
 def test_many_findings_of_one_rule_are_counted(series: Path, tmp_path: Path) -> None:
@@ -227,8 +227,8 @@ def test_batch_is_summed_up_by_rule(series: Path, tmp_path: Path) -> None:
     assert "3 series, 2 failed" in page.text
     assert [row[1:] for row in page.table("Series")] == [
         ["failed", "2", "0", "0"],
-        ["passed", "0", "0", "0"],
         ["failed", "1", "0", "0"],
+        ["passed", "0", "0", "0"],
     ]
     assert [[row[0], row[1], *row[3:]] for row in page.table("Findings by rule")] == [
         ["part10.unreadable", "error", "3", "2"]

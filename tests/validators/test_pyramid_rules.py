@@ -13,7 +13,7 @@ from pydicom import dcmread
 from pydicom.encaps import encapsulate
 
 from coverslip.tiler.codecs import encoder_like
-from coverslip.validators.series import InstanceView
+from coverslip.validators.instance import InstanceView
 from tests.validators.broken import errors, good_series, level_files, rewrite, validate
 
 

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 
 from coverslip.cli import cli
 from coverslip.errors import CorruptSourceError, StoreError, UsageError
-from coverslip.validators.series import InstanceView, open_series
+from coverslip.validators.instance import InstanceView
+from coverslip.validators.series import open_series
 from coverslip.validators.validate import ValidationOptions, validate_paths
 from tests.factories.instances import FRAMES, PLAIN, write
 

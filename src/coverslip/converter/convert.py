@@ -25,6 +25,7 @@ from coverslip.converter.series_plan import (
 )
 from coverslip.converter.sources import open_slide
 from coverslip.converter.staging import io_errors, publish_folder, remove_abandoned_work, staged_folder
+from coverslip.converter.validation import leave_quarantine, quarantine, summarize, validate_conversion
 from coverslip.errors import CorruptSourceError, SourceError, StoreError, ValidationFailedError
 from coverslip.tiler.budget import DEFAULT_MEMORY
 from coverslip.tiler.encode import FrameRun, Workload, encode_pyramid
@@ -54,7 +55,7 @@ def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], No
     Raises
     ------
     SourceError, EncodingError, StoreError, ValidationFailedError
-        Nothing is left behind under a final name.
+        Nothing is left behind under a final name; a series that fails its validation is in quarantine.
     """
     clock = _Clock()
     with io_errors(SourceError, "slide cannot be read"), open_slide(request.path) as source, ExitStack() as work:
@@ -83,7 +84,14 @@ def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], No
                         raise
                     _require_unchanged(source, before)
                     clock.lap("write")
+                    report = validate_conversion(staged, plan, request, source)
+                    if report is not None:
+                        clock.lap("validate")
+                        result = replace(result, validation=summarize(report, request.validate))
                     write_result_file(staged, result, source_as_json(source, digest), clock.laps)
+                    if report is not None and not report.passed:
+                        raise quarantine(staged, request.output, report)
+                    leave_quarantine(request.output, result)
                     if not publish_folder(staged, plan.folder, overwrite=request.overwrite):
                         result = _accept_existing(plan)  # made by another run meanwhile
                     series.append(result)

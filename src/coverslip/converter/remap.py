@@ -7,11 +7,12 @@ import json
 import os
 import struct
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
@@ -25,12 +26,14 @@ from coverslip.converter.request import InstanceResult, Replacement, SeriesResul
 from coverslip.converter.result_file import RESULT_FILE, is_complete, write_result_file
 from coverslip.converter.staging import io_errors, publish_folder, remove_abandoned_work, staged_folder
 from coverslip.converter.uids import UUID_ROOT
+from coverslip.converter.validation import leave_quarantine, quarantine, summarize, validate_headers
 from coverslip.errors import CorruptSourceError, SourceError, StoreError, UnsupportedSourceError, ValidationFailedError
 from coverslip.validators.report import Finding, Severity
 from coverslip.validators.structure import StructureExpectation, check_structure
 
 if TYPE_CHECKING:
     from coverslip.metadata_maps.evaluate import MappedSlide
+    from coverslip.validators.report import ValidationReport
 
 __all__ = ["ConvertedSeries", "RemapRequest", "StoredInstance", "read_series", "remap_series"]
 
@@ -88,6 +91,8 @@ class RemapRequest:
         Keyword to text value, set after the map's.
     uid_root, reason : str
     overwrite : bool
+    validate : str
+        ``headers`` or ``off``.
     """
 
     series: ConvertedSeries
@@ -97,6 +102,7 @@ class RemapRequest:
     uid_root: str = UUID_ROOT
     reason: str = ""
     overwrite: bool = False
+    validate: Literal["headers", "off"] = "headers"
 
 
 def read_series(folder: Path) -> ConvertedSeries:
@@ -154,11 +160,32 @@ def remap_series(request: RemapRequest) -> SeriesResult:
             for instance, header, name in zip(old.instances, headers, names, strict=True):
                 results.append(_write_instance(instance, header, staged / name))
             result = _result(request, headers, folder, results)
+            report = _validate(staged, request)
+            if report is not None:
+                result = replace(result, validation=summarize(report, "headers"))
             timings = {"total": round(time.perf_counter() - start, 4)}
             write_result_file(staged, result, _source(old), timings)
+            if report is not None and not report.passed and _made_worse(report, old):
+                raise quarantine(staged, request.output, report)
+            leave_quarantine(request.output, result)
             if not publish_folder(staged, folder, overwrite=request.overwrite):
                 return _accept_existing(request, headers, folder, names)
         return result
+
+
+def _validate(staged: Path, request: RemapRequest) -> ValidationReport | None:
+    """Validate the headers that were written; that the frames are the old ones has been seen while they were copied."""
+    return validate_headers(staged) if request.validate != "off" else None
+
+
+def _made_worse(report: ValidationReport, old: ConvertedSeries) -> bool:
+    """Whether the new headers have errors that the old ones have not: of what they share, remapping is not to blame."""
+    before = validate_headers(old.instances[0].path.parent)
+    return bool(_errors(report) - _errors(before))
+
+
+def _errors(report: ValidationReport) -> Counter[str]:
+    return Counter(each.rule for each in report.findings if each.severity is Severity.ERROR)
 
 
 def _read_result_file(path: Path) -> Mapping[str, Any]:

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from coverslip.converter.uids import UUID_ROOT
 from coverslip.errors import UsageError
 from coverslip.metadata_maps.deid.keys import DeidKey
 from coverslip.metadata_maps.deid.policy import Policy, load_policy
 from coverslip.tiler.pyramid import PyramidOptions
-from coverslip.validators.report import Finding
+from coverslip.validators.report import Finding, Severity
 
 if TYPE_CHECKING:
     from coverslip.metadata_maps.evaluate import AttributeTree, MappedSlide
@@ -24,6 +24,7 @@ __all__ = [
     "InstanceResult",
     "Replacement",
     "SeriesResult",
+    "ValidationSummary",
     "curated_texts",
     "parse_settings",
 ]
@@ -70,6 +71,8 @@ class ConversionRequest:
         Whether tiles that do not decode are written as background; they stop the slide without it.
     replaces : Replacement, optional
         The series that this one corrects: told in `conversion.json` and nowhere else.
+    validate : str
+        ``fast``, ``thorough`` or ``off``: how the series is validated before it is delivered.
     """
 
     path: Path
@@ -91,6 +94,7 @@ class ConversionRequest:
     focal_planes: str = "all"
     region: int | None = None
     blank_bad_tiles: bool = False
+    validate: Literal["fast", "thorough", "off"] = "fast"
 
     def identity_attributes(self) -> dict[str, str]:
         """Return the texts that say who and what the slide belongs to: the map's, and the user's before them."""
@@ -170,6 +174,26 @@ class Replacement:
 
 
 @dataclass(frozen=True, slots=True)
+class ValidationSummary:
+    """What came of a validation.
+
+    Parameters
+    ----------
+    mode : str
+        ``fast``, ``thorough`` or ``headers``.
+    profile : str
+    worst : Severity or None
+    counts : mapping
+        Number of findings by rule.
+    """
+
+    mode: str
+    profile: str
+    worst: Severity | None
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceResult:
     """One instance that was written, or would be by a dry run (then without sizes and digests).
 
@@ -212,6 +236,8 @@ class SeriesResult:
         Facts of the collection that DICOM has no place for, as the map tells them.
     curated : tuple of str
         Keywords and private tags that the map or the user gave a value; never the values.
+    validation : ValidationSummary, optional
+        None if it was not asked for, or the series is from an earlier run.
     """
 
     study_instance_uid: str
@@ -224,6 +250,7 @@ class SeriesResult:
     replaces: Replacement | None = None
     collection: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     curated: tuple[str, ...] = ()
+    validation: ValidationSummary | None = None
 
 
 @dataclass(frozen=True, slots=True)

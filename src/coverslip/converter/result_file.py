@@ -34,6 +34,7 @@ def series_as_json(series: SeriesResult) -> dict[str, Any]:
         "instances": [_instance_as_json(instance) for instance in series.instances],
         "unused_levels": list(series.unused_levels),
         "findings": [asdict(finding) for finding in series.findings],
+        "validation": asdict(series.validation) if series.validation else None,
     }
 
 

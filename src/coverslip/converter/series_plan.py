@@ -178,6 +178,8 @@ def plan_pixels(source: SlideSource, request: ConversionRequest) -> list[PixelPl
 def _plan_pixels(source: SlideSource, region_index: int, request: ConversionRequest) -> PixelPlan:
     source_pyramid = select_focal_planes(source.pyramids[region_index], request.focal_planes)
     if request.blank_bad_tiles:
+        if len(source_pyramid.focal_plane_offsets_um) < len(source.pyramids[region_index].focal_plane_offsets_um):
+            raise UsageError("--on-bad-tile blank takes all focal planes of a slide: wanted without --focal-planes")
         source_pyramid = screen_pyramid(source_pyramid, BACKGROUND, request.workers)
     spacing = base_spacing(source_pyramid, request)
     if spacing is None:

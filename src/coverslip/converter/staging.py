@@ -13,10 +13,21 @@ from pathlib import Path
 
 from coverslip.errors import SourceError, StoreError
 
-__all__ = ["STAGING_FOLDER", "io_errors", "publish_folder", "remove_abandoned_work", "staged_folder"]
+__all__ = [
+    "QUARANTINE_FOLDER",
+    "STAGING_FOLDER",
+    "io_errors",
+    "publish_folder",
+    "remove_abandoned_work",
+    "remove_if_empty",
+    "staged_folder",
+]
 
 STAGING_FOLDER = ".coverslip-partial"
 """Lies inside the output folder, so that publishing is a rename within one file system."""
+
+QUARANTINE_FOLDER = ".coverslip-quarantine"
+"""Lies inside the output folder too, and holds the series that failed their validation."""
 
 _LOCK = "lock"
 _SERIES = "series"
@@ -52,7 +63,7 @@ def staged_folder(output: Path) -> Iterator[Path]:
             _remove_work(work)
             os.close(lock)
         for folder in (staging, *made):
-            _remove_if_empty(folder)
+            remove_if_empty(folder)
 
 
 def _claim_work(staging: Path) -> tuple[Path, int]:
@@ -107,7 +118,7 @@ def publish_folder(staged: Path, final: Path, *, overwrite: bool) -> bool:
         raise StoreError(f"series cannot be put in its final folder: {error.strerror}") from error
     finally:
         # Also after an interrupt between the two steps; a folder that holds a series stays.
-        _remove_if_empty(final.parent)
+        remove_if_empty(final.parent)
     return True
 
 
@@ -141,7 +152,7 @@ def remove_abandoned_work(output: Path) -> int:
             lock = os.open(work / _LOCK, os.O_RDWR)
         except OSError:
             # Just being made by another run, or killed before it could lock: removed only if it is empty.
-            _remove_if_empty(work)
+            remove_if_empty(work)
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -152,7 +163,7 @@ def remove_abandoned_work(output: Path) -> int:
             removed += 1
         finally:
             os.close(lock)
-    _remove_if_empty(staging)
+    remove_if_empty(staging)
     return removed
 
 
@@ -162,7 +173,8 @@ def _remove_work(work: Path) -> None:
         shutil.rmtree(work / name, ignore_errors=True)
 
 
-def _remove_if_empty(folder: Path) -> None:
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder unless something is in it."""
     try:
         folder.rmdir()
     except OSError:

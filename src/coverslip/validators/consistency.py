@@ -8,14 +8,15 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from coverslip.validators.instance import InstanceView
 from coverslip.validators.report import Finding
 from coverslip.validators.rules import finding
-from coverslip.validators.series import InstanceView, SeriesView
+from coverslip.validators.series import FoundSeries, SeriesView
 
 if TYPE_CHECKING:
     from coverslip.validators.validate import ValidationOptions
 
-__all__ = ["check", "check_studies"]
+__all__ = ["check", "check_across_studies", "check_study"]
 
 _PATIENT = "PatientID PatientName PatientBirthDate PatientSex IssuerOfPatientID".split()
 _STUDY = "StudyInstanceUID StudyDate StudyTime StudyID AccessionNumber ReferringPhysicianName StudyDescription".split()
@@ -119,33 +120,38 @@ def _optical_path(instance: InstanceView, identifier: str) -> str:
     return "\n".join(str(element) for element in item if element.keyword != "ICCProfile")
 
 
-def check_studies(all_series: Sequence[SeriesView]) -> Iterator[tuple[SeriesView, Finding]]:
-    """Check what the series of a study, and the studies of a patient, have in common; yield the series that differs."""
-    by_study: dict[str, list[InstanceView]] = defaultdict(list)
-    by_patient: dict[str, list[InstanceView]] = defaultdict(list)
-    series_of = {}
-    for series in all_series:
-        first = series.instances[0]
-        series_of[id(first)] = series
-        by_study[_text(first, "StudyInstanceUID")].append(first)
-        by_patient[_text(first, "PatientID")].append(first)
-    for study in by_study.values():
-        for text, odd in _odd_attributes(study, _STUDY[1:]):
-            yield series_of[id(odd)], finding("study.study", text, odd.place())
-        for text, odd in _odd_attributes(study, _PATIENT):
-            yield series_of[id(odd)], finding("study.patient", text, odd.place())
-    for identifier, patient in by_patient.items():
-        if identifier:
-            for text, odd in _odd_attributes(patient, ("PatientName", "PatientBirthDate", "PatientSex")):
-                yield series_of[id(odd)], finding("study.patient", text, odd.place())
-    yield from _check_instances_once(all_series)
+def check_study(study: Sequence[SeriesView]) -> Iterator[tuple[SeriesView, Finding]]:
+    """Check what the series of a study have in common; yield the series that differs."""
+    series_of = {id(series.instances[0]): series for series in study}
+    firsts = [series.instances[0] for series in study]
+    for text, odd in _odd_attributes(firsts, _STUDY[1:]):
+        yield series_of[id(odd)], finding("study.study", text, odd.place())
+    for text, odd in _odd_attributes(firsts, _PATIENT):
+        yield series_of[id(odd)], finding("study.patient", text, odd.place())
 
 
-def _check_instances_once(all_series: Sequence[SeriesView]) -> Iterator[tuple[SeriesView, Finding]]:
-    seen: dict[str, SeriesView] = {}
-    for series in all_series:
-        for instance in series.instances:
-            uid = str(instance.header.get("SOPInstanceUID", ""))
-            if seen.setdefault(uid, series) is not series:
+def check_across_studies(found: Sequence[FoundSeries]) -> dict[str, list[Finding]]:
+    """Check that studies of a patient agree about the patient, and that each instance is in one series.
+
+    Returns
+    -------
+    dict
+        Findings by Series Instance UID.
+    """
+    findings: dict[str, list[Finding]] = defaultdict(list)
+    by_patient: dict[str, list[FoundSeries]] = defaultdict(list)
+    series_of_instance: dict[str, FoundSeries] = {}
+    for series in found:
+        by_patient[series.patient[0]].append(series)
+        for uid in series.sop_instance_uids:
+            if series_of_instance.setdefault(uid, series) is not series:
                 message = "an instance of another series has the same SOP Instance UID"
-                yield series, finding("study.duplicate-instance", message, instance.place())
+                findings[series.series_instance_uid].append(finding("study.duplicate-instance", message))
+    for identifier, of_patient in by_patient.items():
+        for number, keyword in enumerate(("PatientName", "PatientBirthDate", "PatientSex"), 1):
+            usual = Counter(series.patient[number] for series in of_patient).most_common(1)[0][0]
+            for series in of_patient if identifier else ():
+                if series.patient[number] != usual:
+                    message = f"{keyword} differs from that in other series of the same Patient ID"
+                    findings[series.series_instance_uid].append(finding("study.patient", message))
+    return findings

@@ -1,25 +1,32 @@
-"""The picture: each level shows what the level below shows."""
+"""The picture: frames decode, and each level shows what the level below shows."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import islice, pairwise
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from itertools import pairwise
+from operator import itemgetter
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from coverslip.errors import CorruptSourceError
-from coverslip.validators.frames import sample_indices
-from coverslip.validators.report import Finding
+from coverslip.errors import CorruptSourceError, SourceError
+from coverslip.tiler.downsample import halve
+from coverslip.validators.fidelity import Fidelity
+from coverslip.validators.frames import misfits, sample_indices
+from coverslip.validators.image_difference import psnr
+from coverslip.validators.mosaic import Mosaic
+from coverslip.validators.report import Finding, first_of_each_rule
 from coverslip.validators.rules import finding
-from coverslip.validators.series import InstanceView, SeriesView
 
 if TYPE_CHECKING:
     from coverslip.tiler.codecs.base import Pixels
+    from coverslip.validators.instance import InstanceView
+    from coverslip.validators.series import SeriesView
     from coverslip.validators.validate import ValidationOptions
 
 __all__ = ["check"]
@@ -31,109 +38,162 @@ _BLUR = 4
 """Pixels of the smaller level that are averaged on each side: filters and half-pixel shifts no longer tell then."""
 
 _LEAST_PIXELS = 16
-_KEPT_FRAMES = 6
-_MOST_TOLD = 10
+_PART = 2048
+"""Rows and columns of the base that a thread looks at together, with the same part of the other levels."""
+_PART_BYTES = 20 << 20
+"""What the decoded frames of all levels of such a part take."""
+_BLANK = 250
+"""Least sample of a reduced pixel that is background, where the slide is known to hold no tile for some frames."""
 
 
 def check(series: SeriesView, options: ValidationOptions) -> Iterator[Finding]:
-    """Compare a sample of the frames of each level, or all, with the level above."""
-    for larger, smaller in pairwise(series.levels):
-        for fine in larger:
-            for coarse in smaller:
-                yield from islice(_compare(fine, coarse, options.thorough), _MOST_TOLD)
-    _decode.cache_clear()
+    """Decode a sample of the frames of each image, or all, and compare each with the next level.
 
-
-@dataclass(frozen=True, slots=True)
-class _Mosaic:
-    """The frames of one plane of an instance by their places, a few of them kept decoded."""
-
-    instance: InstanceView
-    frames: dict[tuple[int, int], int]
-
-    def region(self, top: int, left: int, bottom: int, right: int) -> Pixels | None:
-        """Return pixels of the matrix, None if a frame is missing."""
-        tile_rows, tile_columns = self.instance.tile_size
-        pixels: Pixels | None = None
-        for row in range(top // tile_rows * tile_rows, bottom, tile_rows):
-            for column in range(left // tile_columns * tile_columns, right, tile_columns):
-                index = self.frames.get((row, column))
-                if index is None:
-                    return None
-                tile = _decode(self.instance, index)
-                if pixels is None:
-                    pixels = np.zeros((bottom - top, right - left, tile.shape[2]), tile.dtype)
-                first, last = max(top, row), min(bottom, row + tile_rows)
-                start, stop = max(left, column), min(right, column + tile_columns)
-                pixels[first - top : last - top, start - left : stop - left] = tile[
-                    first - row : last - row, start - column : stop - column
-                ]
-        return pixels
-
-
-@lru_cache(maxsize=_KEPT_FRAMES)
-def _decode(instance: InstanceView, index: int) -> Pixels:
-    return instance.decode(index)
-
-
-def _compare(fine: InstanceView, coarse: InstanceView, thorough: bool) -> Iterator[Finding]:
-    """Compare frames of a level with the region of the next that shows the same."""
-    sizes = (*fine.tile_size, *coarse.tile_size, *fine.matrix_size, *coarse.matrix_size)
-    if not (fine.decodable and coarse.decodable and all(sizes)):
+    With the slide, its pixels are compared too. All levels of a part of the slide are looked at together, so that
+    every frame is decoded once.
+    """
+    fidelity = Fidelity(series, options.slide, thorough=options.thorough) if options.slide is not None else None
+    if fidelity is None:
+        yield from _look(series, options, None)
         return
     try:
-        positions = fine.frame_positions
-        places = [(index, position) for index, position in enumerate(coarse.frame_positions)]
-    except (CorruptSourceError, ValueError):
-        return  # told by the rules of frames
-    mosaics: dict[tuple[str, float], dict[tuple[int, int], int]] = {}
-    for index, (row, column, path, depth) in places:
-        mosaics.setdefault((path, depth), {})[row, column] = index
-    for index in sample_indices(fine, thorough):
-        if index >= len(positions):
-            return
-        row, column, path, depth = positions[index]
-        frames = mosaics.get((path, depth))
-        if frames is None:
-            continue
-        try:
-            psnr = _psnr_of_frame(_Mosaic(coarse, frames), fine, index, (row, column))
-        except CorruptSourceError:
+        with ThreadPoolExecutor(1) as beside:
+            yield from fidelity.begin(beside)
+            yield from _look(series, options, fidelity)
+            yield from fidelity.finish()
+    except SourceError as error:
+        yield finding("fidelity.source-unreadable", f"{type(error).__name__}: {error}")
+        yield from _look(series, options, None)
+
+
+def _look(series: SeriesView, options: ValidationOptions, fidelity: Fidelity | None) -> Iterator[Finding]:
+    images: list[_Image] = []
+    levels = series.levels
+    next_level = {id(image): smaller for level, smaller in pairwise(levels) for image in level}
+    base_rows = levels[0][0].matrix_size[0] if levels else 0
+    for image in series.slide_images:
+        if image.pixel_element is None:
             continue  # told by the rules of frames
-        if psnr is not None and psnr < LEAST_PSNR_DB:
-            message = (
-                f"PSNR {psnr:.1f} dB against what {coarse.name} shows there, at least {LEAST_PSNR_DB:.0f} expected"
-            )
-            yield finding("pyramid.content", message, fine.place(index))
+        if image.decodable:
+            images.append(_Image(series, image, next_level.get(id(image), []), base_rows))
+        elif image.transfer_syntax_uid:
+            yield finding("frames.not-decoded", "no decoder for the transfer syntax", image.place())
+    parts: dict[tuple[int, int], list[tuple[_Image, int]]] = {}
+    for each in images:
+        for index in each.frames(thorough=options.thorough):
+            parts.setdefault(each.part(index), []).append((each, index))
+    if options.thorough:
+        series.decoded.make_room(options.workers * _PART_BYTES)
+    found: dict[int, list[tuple[int, Finding]]] = {id(each): [] for each in images}
+    with ThreadPoolExecutor(options.workers) as executor:
+        for looked_at in executor.map(partial(_look_at, fidelity), (parts[key] for key in sorted(parts))):
+            for each, index, told in looked_at:
+                found[id(each)].append((index, told))
+    for each in images:
+        in_order = sorted(found[id(each)], key=itemgetter(0))
+        yield from first_of_each_rule(told for _index, told in in_order)
 
 
-def _psnr_of_frame(mosaic: _Mosaic, fine: InstanceView, index: int, place: tuple[int, int]) -> float | None:
-    """Return how well a frame, reduced, agrees with the region of the smaller level that lies within it."""
-    spans = []
-    for at, tile, size, small in zip(place, fine.tile_size, fine.matrix_size, mosaic.instance.matrix_size, strict=True):
-        ratio = size / small
-        first, last = math.ceil(at / ratio), math.floor(min(at + tile, size) / ratio)
-        last -= (last - first) % _BLUR
-        spans.append((first, last, round(first * ratio) - at, min(round(last * ratio), size) - at))
-    (top, bottom, upper, lower), (left, right, start, stop) = spans
-    if bottom - top < _LEAST_PIXELS or right - left < _LEAST_PIXELS:
-        return None
-    reduced_size = ((right - left) // _BLUR, (bottom - top) // _BLUR)
-    region = mosaic.region(top, left, bottom, right)
-    if region is None:
-        return None
-    reduced = _reduce(_decode(fine, index)[upper:lower, start:stop], reduced_size)
-    return _psnr(reduced, _reduce(region, reduced_size))
+def _look_at(fidelity: Fidelity | None, frames: Sequence[tuple[_Image, int]]) -> list[tuple[_Image, int, Finding]]:
+    found = [(image, index, told) for image, index in frames for told in image.check(index)]
+    if fidelity is not None:
+        for image, index in frames:
+            fidelity.compare_frame(image.view, index)
+    return found
+
+
+class _Image:
+    """An image, and what its frames are compared with."""
+
+    def __init__(
+        self, series: SeriesView, image: InstanceView, smaller: Sequence[InstanceView], base_rows: int
+    ) -> None:
+        self.view = image
+        self._reduction = base_rows / max(1, image.matrix_size[0])
+        self._decoded = series.decoded
+        self._tiles_are_missing = any(series.missing_tiles.values())
+        self._mosaics: dict[tuple[str, float], list[Mosaic]] = {}
+        self._positions: list[tuple[int, int, str, float]] = []
+        if not all((*image.tile_size, *image.matrix_size)):
+            return
+        try:
+            self._positions = image.frame_positions
+            for other in smaller:
+                if other.decodable and all((*other.tile_size, *other.matrix_size)):
+                    for plane, mosaic in Mosaic.of_planes(other, self._decoded).items():
+                        self._mosaics.setdefault(plane, []).append(mosaic)
+        except (CorruptSourceError, ValueError):
+            self._mosaics = {}  # told by the rules of frames
+
+    def frames(self, *, thorough: bool) -> list[int]:
+        """Return the frames that are decoded, but for those that are known not to fit the header."""
+        known, whole = misfits(self.view), self.view.whole_frames
+        return [index for index in sample_indices(self.view, thorough) if index in whole and index not in known]
+
+    def part(self, index: int) -> tuple[int, int]:
+        """Return the part of the slide that a frame begins in, counted in rows and columns of them."""
+        if index >= len(self._positions):
+            return 0, 0
+        row, column = self._positions[index][:2]
+        return int(row * self._reduction) // _PART, int(column * self._reduction) // _PART
+
+    def check(self, index: int) -> Iterator[Finding]:
+        """Decode a frame, and compare it with what the next level shows there."""
+        try:
+            pixels = self._decoded.get(self.view, index)
+        except CorruptSourceError as error:
+            yield finding("frames.corrupt", str(error), self.view.place(index))
+            return
+        if index < len(self._positions):
+            row, column, path, depth = self._positions[index]
+            for mosaic in self._mosaics.get((path, depth), ()):
+                with suppress(CorruptSourceError):  # told when that frame has its turn
+                    yield from self._compare(pixels, (row, column), mosaic, index)
+
+    def _compare(self, pixels: Pixels, place: tuple[int, int], mosaic: Mosaic, index: int) -> Iterator[Finding]:
+        """Compare a frame, reduced, with the region of the smaller level that lies within it."""
+        image, small = self.view, mosaic.instance
+        spans = []
+        for at, tile, size, reduced in zip(place, image.tile_size, image.matrix_size, small.matrix_size, strict=True):
+            scale = size / reduced
+            first, last = math.ceil(at / scale), math.floor(min(at + tile, size) / scale)
+            last -= (last - first) % _BLUR
+            spans.append((first, last, round(first * scale) - at, min(round(last * scale), size) - at))
+        (top, bottom, upper, lower), (left, right, start, stop) = spans
+        if bottom - top < _LEAST_PIXELS or right - left < _LEAST_PIXELS:
+            return
+        region = mosaic.region(top, left, bottom, right)
+        if region is None:
+            return
+        reduced_size = ((right - left) // _BLUR, (bottom - top) // _BLUR)
+        ours, theirs = (_reduce(each, reduced_size) for each in (pixels[upper:lower, start:stop], region))
+        ratio = _psnr(ours, theirs)
+        if ratio >= LEAST_PSNR_DB:
+            return
+        message = f"PSNR {ratio:.1f} dB against what {small.name} shows there, at least {LEAST_PSNR_DB:.0f} expected"
+        found = finding("pyramid.content", message, image.place(index))
+        if self._tiles_are_missing and ours.dtype == np.uint8:
+            shown = ~(np.atleast_3d(ours) >= _BLANK).all(axis=2)
+            if not shown.any() or _psnr(ours[shown], theirs[shown]) >= LEAST_PSNR_DB:
+                message = f"blank in part or whole where {small.name} shows something; the slide lacks tiles"
+                found = finding("pyramid.missing-tile", message, image.place(index))
+        yield found
 
 
 def _reduce(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    return cv2.resize(pixels.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    """Return the means of areas; by halves where that comes to the same, which is twice as fast."""
+    columns, rows = size
+    while pixels.dtype == np.uint8 and pixels.shape[0] % (2 * rows) == 0 == pixels.shape[1] % (2 * columns):
+        pixels = halve(pixels)
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
-def _psnr(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> float:
+def _psnr(first: Pixels, second: Pixels) -> float:
     """Return the PSNR against the full range of 8 bits, or the brightest value found of deeper pixels."""
     if first.shape != second.shape:
         return 0.0
-    error = float(np.mean((first - second) ** 2))
+    if first.dtype == np.uint8 == second.dtype:
+        return psnr(first, second)
+    error = float(np.mean((first.astype(np.float32) - second) ** 2))
     peak = max(255.0, float(first.max()), float(second.max()))
     return math.inf if error == 0 else 10 * math.log10(peak * peak / error)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from coverslip.errors import CorruptSourceError
 from coverslip.tiler.codecs import jpeg2000_stream, jpeg_stream
-from coverslip.validators.report import Finding, Severity
-from coverslip.validators.rules import finding
-from coverslip.validators.series import InstanceView, SeriesView
+from coverslip.validators.codestream_header import kind_of
+from coverslip.validators.instance import InstanceView
+from coverslip.validators.report import Finding, Severity, first_of_each_rule
+from coverslip.validators.rules import RULES, finding
+from coverslip.validators.series import SeriesView
 
 if TYPE_CHECKING:
     from coverslip.validators.validate import ValidationOptions
 
-__all__ = ["check", "sample_indices"]
+__all__ = ["check", "misfits", "sample_indices"]
 
 _JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 _JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
@@ -24,10 +27,7 @@ _HTJ2K = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1
 _LOSSLESS_JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202")
 _JPEG_PROCESSES = {_JPEG[0]: (0xC0,), _JPEG[1]: (0xC0, 0xC1), _JPEG[2]: (0xC3,), _JPEG[3]: (0xC3,)}
 
-_HEADER_BYTES = 1024
 _SAMPLED_FRAMES = 24
-_MOST_TOLD = 10
-"""Findings of one kind and instance; more tell nothing new."""
 
 
 def sample_indices(instance: InstanceView, thorough: bool) -> list[int]:
@@ -46,36 +46,31 @@ def sample_indices(instance: InstanceView, thorough: bool) -> list[int]:
     return sorted(chosen)
 
 
-def check(series: SeriesView, options: ValidationOptions) -> Iterator[Finding]:
-    """Check the frames of every slide image."""
+def check(series: SeriesView, _options: ValidationOptions) -> Iterator[Finding]:
+    """Check the frames of every slide image, but for decoding them."""
     for instance in series.slide_images:
         yield from _check_count(instance)
         if instance.pixel_element is None:
             yield finding("frames.no-pixel-data", "there is no Pixel Data element", instance.place())
             continue
-        broken = list(_check_items(instance) if instance.encapsulated else _check_native(instance))
-        yield from broken
-        streams = list(_check_codestreams(instance)) if instance.encapsulated else []
-        yield from _first(iter(streams))
-        misfits = {each.place for each in streams if each.severity is Severity.ERROR}
-        yield from _first(_check_decoding(instance, options.thorough, misfits))
+        yield from first_of_each_rule(_check_items(instance) if instance.encapsulated else _check_native(instance))
+        if instance.encapsulated:
+            yield from first_of_each_rule(_check_codestreams(instance))
 
 
-def _first(findings: Iterator[Finding]) -> Iterator[Finding]:
-    """Yield the first findings of each rule, and say that there are more."""
-    told: dict[str, int] = {}
-    last: dict[str, Finding] = {}
-    for each in findings:
-        told[each.rule] = told.get(each.rule, 0) + 1
-        if told[each.rule] <= _MOST_TOLD:
-            yield each
-        last[each.rule] = each
-    for rule, count in told.items():
-        if count > _MOST_TOLD:
-            instance = last[rule].place.partition(": frame")[0]
-            yield Finding(
-                rule, last[rule].severity, f"{count - _MOST_TOLD} more frames", instance, last[rule].reference
-            )
+def misfits(instance: InstanceView) -> set[int]:
+    """Return the frames whose codestreams are not what the header says, of which decoding would only tell the same."""
+    if not instance.encapsulated or instance.pixel_element is None:
+        return set()
+    try:
+        return {
+            index
+            for header, frames in instance.frame_headers()
+            if any(severity is Severity.ERROR for _, severity, _ in _check_header(instance, header, frames[0]))
+            for index in frames
+        }
+    except CorruptSourceError:
+        return set()
 
 
 def _check_count(instance: InstanceView) -> Iterator[Finding]:
@@ -143,13 +138,12 @@ def _check_items(instance: InstanceView) -> Iterator[Finding]:
     if items.problem or items.end > instance.size:
         yield finding("frames.truncated", items.problem or "the file ends within the pixel data", place)
         return
-    for index, length in enumerate(items.lengths):
-        if length == 0:
-            yield finding("frames.empty", "an item of 0 bytes", instance.place(index))
-        elif length % 2:
-            yield finding(
-                "frames.padding", f"an item of {length} bytes, expected an even number", instance.place(index)
-            )
+    lengths = np.asarray(items.lengths)
+    for index in np.flatnonzero(lengths == 0).tolist():
+        yield finding("frames.empty", "an item of 0 bytes", instance.place(index))
+    for index in np.flatnonzero(lengths % 2).tolist():
+        message = f"an item of {lengths[index]} bytes, expected an even number"
+        yield finding("frames.padding", message, instance.place(index))
     if len(items.lengths) < count:
         yield finding("frames.item-count", f"{len(items.lengths)} items for {count} frames", place)
     elif len(items.lengths) > count:
@@ -178,27 +172,23 @@ def _check_offset_tables(instance: InstanceView) -> Iterator[Finding]:
             "frames.offset-table", f"the {kind} Offset Table has {len(table)} entries for {count} frames", place
         )
         return
-    starts = array("Q", (position - items.positions[0] for position in items.positions))
+    starts = np.asarray(items.positions) - items.positions[0]
     one_each = len(starts) == count
-    known = set(starts)
-    wrong = [
-        index for index, offset in enumerate(table) if (offset != starts[index] if one_each else offset not in known)
-    ]
-    if wrong:
+    wrong = np.flatnonzero(np.asarray(table) != starts if one_each else ~np.isin(table, starts))
+    if len(wrong):
         message = f"the {kind} Offset Table points beside the items of {len(wrong)} frames"
-        yield finding("frames.offset-table", message, instance.place(wrong[0]))
+        yield finding("frames.offset-table", message, instance.place(int(wrong[0])))
     if extended and one_each:
         lengths = ds.get("ExtendedOffsetTableLengths") or b""
-        stated = array("Q", lengths[: len(lengths) // 8 * 8])
+        stated = np.frombuffer(lengths[: len(lengths) // 8 * 8], np.uint64)
+        found = np.asarray(items.lengths)
+        if len(stated) != count:
+            message = f"the Extended Offset Table has {len(stated)} lengths for {count} frames"
+            yield finding("frames.offset-table", message, place)
         # The lengths are those of the frames; a padding byte may be counted or not.
-        off = [
-            index
-            for index, (length, found) in enumerate(zip(stated, items.lengths, strict=False))
-            if not found - 1 <= length <= found
-        ]
-        if off or len(stated) != count:
-            message = f"the lengths of the Extended Offset Table are wrong for {len(off) or count - len(stated)} frames"
-            yield finding("frames.offset-table", message, instance.place(off[0] if off else None))
+        elif len(off := np.flatnonzero((stated != found) & (stated + 1 != found))):
+            message = f"the lengths of the Extended Offset Table are wrong for {len(off)} frames"
+            yield finding("frames.offset-table", message, instance.place(int(off[0])))
 
 
 def _check_end(instance: InstanceView, end: int) -> Iterator[Finding]:
@@ -208,64 +198,65 @@ def _check_end(instance: InstanceView, end: int) -> Iterator[Finding]:
         yield finding("frames.trailing", f"{instance.size - end} bytes follow the pixel data", instance.place())
 
 
-def _whole_frames(instance: InstanceView) -> range:
-    """Return the frames that can be found and lie in the file; of the others the rules of items have told."""
-    try:
-        frames = range(len(instance.fragments) if instance.encapsulated else instance.number_of_frames)
-        while frames and sum(instance.frame_span(frames[-1])) > instance.size:
-            frames = frames[:-1]
-    except CorruptSourceError:
-        return range(0)
-    return frames
-
-
 def _check_codestreams(instance: InstanceView) -> Iterator[Finding]:
-    """Check the header of every frame, and that JPEG streams end."""
-    for index in _whole_frames(instance):
-        if instance.frame_span(index)[1]:
-            try:
-                yield from _check_codestream(instance, instance.transfer_syntax_uid, index)
-            except CorruptSourceError as error:
-                yield finding("frames.corrupt", str(error), instance.place(index))
+    """Check the header of every frame, each different one once, and that JPEG streams end."""
+    try:
+        for header, frames in instance.frame_headers():
+            problems = list(_check_header(instance, header, frames[0]))
+            for index in frames if problems else ():
+                yield from (finding(rule, message, instance.place(index)) for rule, _, message in problems)
+    except CorruptSourceError:
+        return  # told by the rules of items
+    if instance.transfer_syntax_uid in _JPEG:
+        for index in _endless(instance):
+            message = "the JPEG stream does not end with EOI and at most one byte of padding"
+            yield finding("frames.padding", message, instance.place(index))
 
 
-def _check_codestream(instance: InstanceView, syntax: str, index: int) -> Iterator[Finding]:
-    place = instance.place(index)
-    head = instance.read_frame(index, _HEADER_BYTES) if instance.frame_span(index)[1] > _HEADER_BYTES else b""
-    head = head or instance.read_frame(index)
-    kind = _kind_of(head)
-    wanted = _kind_wanted(syntax)
+def _check_header(instance: InstanceView, header: bytes, frame_index: int) -> Iterator[tuple[str, Severity, str]]:
+    """Yield (rule, severity, message) of what a codestream's header says against that of the instance."""
+    syntax = instance.transfer_syntax_uid
+    kind, wanted = kind_of(header), _kind_wanted(syntax)
     if wanted is None:
         return
     if kind != wanted:
-        yield finding("frames.transfer-syntax", f"the frame is {kind or 'no codestream'}, expected {wanted}", place)
+        yield _problem("frames.transfer-syntax", f"the frame is {kind or 'no codestream'}, expected {wanted}")
         return
     try:
-        facts = _facts(kind, head)
-    except CorruptSourceError:
-        facts = _facts(kind, instance.read_frame(index))
+        try:
+            facts = _facts(kind, header)
+        except CorruptSourceError:
+            facts = _facts(kind, instance.read_frame(frame_index))
+    except CorruptSourceError as error:
+        yield _problem("frames.corrupt", str(error))
+        return
     rows, columns, components, bits = facts.size
     if all(instance.tile_size) and (rows, columns) != instance.tile_size:
         tall, wide = instance.tile_size
-        yield finding("frames.size", f"the frame is {rows} x {columns} pixels, expected {tall} x {wide}", place)
+        yield _problem("frames.size", f"the frame is {rows} x {columns} pixels, expected {tall} x {wide}")
     stated = instance.frame_format
     if components != stated.samples_per_pixel:
         message = f"the frame has {components} components, Samples per Pixel is {stated.samples_per_pixel}"
-        yield finding("frames.samples", message, place)
+        yield _problem("frames.samples", message)
     if bits != stated.bits_stored:
-        message = f"the frame has {bits} bits per sample, Bits Stored is {stated.bits_stored}"
-        yield finding("frames.samples", message, place)
-    yield from facts.check(syntax, stated.photometric_interpretation, place)
-    if kind == "JPEG" and not _ends(instance, index):
-        yield finding("frames.padding", "the JPEG stream does not end with EOI and at most one byte of padding", place)
+        yield _problem("frames.samples", f"the frame has {bits} bits per sample, Bits Stored is {stated.bits_stored}")
+    yield from facts.check(syntax, stated.photometric_interpretation)
 
 
-def _ends(instance: InstanceView, index: int) -> bool:
-    """Whether a JPEG frame ends with EOI, with or without a byte of padding."""
-    last = instance.fragments[index][-1]
-    position, length = instance.items.positions[last] + 8, instance.items.lengths[last]
-    tail = instance.pread(min(3, length), position + length - min(3, length))
-    return tail.endswith(b"\xff\xd9") or tail[:2] == b"\xff\xd9"
+def _problem(rule: str, message: str) -> tuple[str, Severity, str]:
+    return rule, RULES[rule].severity, message
+
+
+def _endless(instance: InstanceView) -> list[int]:
+    """Return the frames that end otherwise than with EOI, or with EOI and a byte of padding."""
+    lasts = [span[-1] for span in instance.fragments if span]
+    items = instance.items
+    tails = np.frombuffer(items.tails, np.uint8).reshape(-1, 3)
+    if len(lasts) != len(instance.fragments) or max(lasts, default=0) >= len(tails):
+        return []
+    tails = tails[lasts]
+    ended = (tails[:, 1:] == (0xFF, 0xD9)).all(axis=1) | (tails[:, :2] == (0xFF, 0xD9)).all(axis=1)
+    return np.flatnonzero(~ended & (np.asarray(items.lengths)[lasts] > 0)).tolist()
 
 
 class _JpegFacts:
@@ -275,29 +266,27 @@ class _JpegFacts:
         self.header = jpeg_stream.parse_jpeg(head)
         self.size = (self.header.rows, self.header.columns, len(self.header.components), self.header.precision)
 
-    def check(self, syntax: str, photometric: str, place: str) -> Iterator[Finding]:
+    def check(self, syntax: str, photometric: str) -> Iterator[tuple[str, Severity, str]]:
         """Check process and colour."""
         header = self.header
         processes = _JPEG_PROCESSES.get(syntax)
         if processes and header.process not in processes:
-            yield finding(
-                "frames.transfer-syntax", f"JPEG process {header.process:#x} in transfer syntax {syntax}", place
-            )
+            yield _problem("frames.transfer-syntax", f"JPEG process {header.process:#x} in transfer syntax {syntax}")
         if len(header.components) != 3:
             return
         identifiers = bytes(part.identifier for part in header.components)
         if photometric == "RGB":
             if header.has_jfif or header.adobe_transform == 1:
-                yield finding("frames.photometric", "RGB, but the frame is marked as YCbCr", place)
+                yield _problem("frames.photometric", "RGB, but the frame is marked as YCbCr")
             elif header.adobe_transform is None and identifiers != b"RGB":
-                yield finding("frames.rgb-unmarked", "RGB without an Adobe marker, which readers take for YCbCr", place)
+                yield _problem("frames.rgb-unmarked", "RGB without an Adobe marker, which readers take for YCbCr")
         elif photometric.startswith("YBR"):
             if header.adobe_transform == 0 or identifiers == b"RGB":
-                yield finding("frames.photometric", f"{photometric}, but the frame is marked as RGB", place)
+                yield _problem("frames.photometric", f"{photometric}, but the frame is marked as RGB")
             elif photometric in ("YBR_RCT", "YBR_ICT"):
-                yield finding("frames.photometric", f"{photometric} is for JPEG 2000, the frame is JPEG", place)
+                yield _problem("frames.photometric", f"{photometric} is for JPEG 2000, the frame is JPEG")
         elif photometric:
-            yield finding("frames.photometric", f"{photometric}, but the frame has three components", place)
+            yield _problem("frames.photometric", f"{photometric}, but the frame has three components")
 
 
 class _Jpeg2000Facts:
@@ -308,14 +297,14 @@ class _Jpeg2000Facts:
         parts = self.header.components
         self.size = (self.header.rows, self.header.columns, len(parts), parts[0].bits)
 
-    def check(self, syntax: str, photometric: str, place: str) -> Iterator[Finding]:
+    def check(self, syntax: str, photometric: str) -> Iterator[tuple[str, Severity, str]]:
         """Check coding, wavelet and colour transform."""
         header = self.header
         if header.high_throughput != (syntax in _HTJ2K):
             coding = "high-throughput" if header.high_throughput else "not high-throughput"
-            yield finding("frames.transfer-syntax", f"blocks are {coding} coded in transfer syntax {syntax}", place)
+            yield _problem("frames.transfer-syntax", f"blocks are {coding} coded in transfer syntax {syntax}")
         elif not header.reversible and syntax in _LOSSLESS_JPEG_2000:
-            yield finding("frames.transfer-syntax", "an irreversible wavelet in a lossless transfer syntax", place)
+            yield _problem("frames.transfer-syntax", "an irreversible wavelet in a lossless transfer syntax")
         if len(header.components) != 3:
             return
         if header.multiple_component_transform:
@@ -324,7 +313,7 @@ class _Jpeg2000Facts:
             wanted = ("RGB", "YBR_FULL", "YBR_FULL_422")
         if photometric not in wanted:
             message = f"{photometric or 'absent'}, but the frame's component transform makes it {' or '.join(wanted)}"
-            yield finding("frames.photometric", message, place)
+            yield _problem("frames.photometric", message)
 
 
 class _JpegLsFacts:
@@ -345,12 +334,12 @@ class _JpegLsFacts:
             raise CorruptSourceError("JPEG-LS without a frame or scan header")
         self.size, self.near = size, near
 
-    def check(self, syntax: str, photometric: str, place: str) -> Iterator[Finding]:
+    def check(self, syntax: str, photometric: str) -> Iterator[tuple[str, Severity, str]]:
         """Check that what is called lossless is."""
         if self.near and syntax == _JPEG_LS[0]:
-            yield finding("frames.transfer-syntax", f"near-lossless JPEG-LS (NEAR {self.near}) called lossless", place)
+            yield _problem("frames.transfer-syntax", f"near-lossless JPEG-LS (NEAR {self.near}) called lossless")
         if self.size[2] == 3 and photometric not in ("RGB", "YBR_FULL"):
-            yield finding("frames.photometric", f"{photometric or 'absent'}, but the frame has three components", place)
+            yield _problem("frames.photometric", f"{photometric or 'absent'}, but the frame has three components")
 
 
 def _kind_wanted(syntax: str) -> str | None:
@@ -361,38 +350,7 @@ def _kind_wanted(syntax: str) -> str | None:
     return "JPEG 2000" if syntax in (*_JPEG_2000, *_HTJ2K) else None
 
 
-def _kind_of(head: bytes) -> str | None:
-    if head.startswith((b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP")):
-        return "JPEG 2000"
-    if not head.startswith(b"\xff\xd8\xff"):
-        return None
-    at = 2
-    while at + 4 <= len(head) and head[at] == 0xFF:
-        if head[at + 1] == 0xF7:
-            return "JPEG-LS"
-        if 0xC0 <= head[at + 1] <= 0xC3:
-            return "JPEG"
-        at += 2 + int.from_bytes(head[at + 2 : at + 4])
-    return "JPEG"
-
-
 def _facts(kind: str, head: bytes) -> _JpegFacts | _Jpeg2000Facts | _JpegLsFacts:
     if kind == "JPEG":
         return _JpegFacts(head)
     return _Jpeg2000Facts(head) if kind == "JPEG 2000" else _JpegLsFacts(head)
-
-
-def _check_decoding(instance: InstanceView, thorough: bool, misfits: Collection[str]) -> Iterator[Finding]:
-    """Decode a sample, or all, but for the places of frames that are known not to fit the header."""
-    if not instance.decodable:
-        if instance.transfer_syntax_uid:
-            yield finding("frames.not-decoded", "no decoder for the transfer syntax", instance.place())
-        return
-    whole = _whole_frames(instance)
-    for index in sample_indices(instance, thorough):
-        if index not in whole or not instance.frame_span(index)[1] or instance.place(index) in misfits:
-            continue
-        try:
-            instance.decode(index)
-        except CorruptSourceError as error:
-            yield finding("frames.corrupt", str(error), instance.place(index))

@@ -5,43 +5,99 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Final, Self
 
 import cv2
 import numpy as np
 
 from coverslip import __version__
 from coverslip.errors import CorruptSourceError, StoreError
-from coverslip.validators.report import Finding, Severity, ValidationReport, count_rules
+from coverslip.validators.instance import InstanceView
+from coverslip.validators.report import Finding, Severity, ValidationReport
 from coverslip.validators.rules import RULES
-from coverslip.validators.series import InstanceView, SeriesView, open_series
+from coverslip.validators.series import SeriesView, find_series, local_files
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from pydicom import Dataset
 
     from coverslip.tiler.codecs.base import Pixels
 
-__all__ = ["write_html_report"]
+__all__ = ["HtmlReport", "write_html_report"]
 
 _MOST_SHOWN: Final = 20  # findings of one rule
 _MOST_MARKED: Final = 2000  # frames on one map
 _MOST_DECODED: Final = 64  # frames of the level that the thumbnail is made from
 _THUMBNAIL_SIDE: Final = 480
-_MAP_SIDE: Final = 640
+_MAP_SIDE: Final = 520
 _FRAME_PLACE: Final = re.compile(r"(?P<name>.+): frame (?P<number>\d+)")
 _USING_SUBSTANCE: Final = "424361007"  # SCT, of PS3.16 TID 8003
+_FAILED: Final = "failed"
 _HEADINGS: Final = {Severity.ERROR: "Errors", Severity.WARNING: "Warnings", Severity.INFO: "Remarks"}
 
 
-def write_html_report(reports: Sequence[ValidationReport], path: Path) -> None:
-    """Write a page about one or many series; it appears under its name when it is complete.
+class HtmlReport:
+    """A page about one or many series, which are added one after the other; none is held in memory.
 
-    The series are opened again where their reports say they lie, for the table of images and a thumbnail of the
-    coarsest level; of one that is no longer there the findings alone are told. Pixels of labels and overviews are not
-    shown.
+    Pixels of labels and overviews are not shown.
+
+    Parameters
+    ----------
+    path : Path
+        Of the page, which appears when `write` is called.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._sections = TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - lives as long as this object
+        self._rows: list[_Row] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._sections.close()
+
+    def add(self, report: ValidationReport, series: SeriesView | None) -> None:
+        """Add a series; what it looks like is told if it is given and open."""
+        self._rows.append(_Row.of(report, series))
+        self._sections.writelines(_section(len(self._rows), report, series))
+
+    def write(self) -> None:
+        """Write the page.
+
+        Raises
+        ------
+        StoreError
+            If the page cannot be written.
+        """
+        draft = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
+        try:
+            with draft.open("w", encoding="utf-8") as file:
+                file.writelines(_head(self._rows))
+                self._sections.seek(0)
+                shutil.copyfileobj(self._sections, file)
+                file.write("</main>\n</body>\n</html>\n")
+            draft.replace(self._path)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise StoreError(f"{self._path} cannot be written: {error.strerror}") from error
+
+
+def write_html_report(reports: Sequence[ValidationReport], path: Path) -> None:
+    """Write a page about series that lie in folders, which are opened again one after the other.
+
+    Of a series that is no longer there the findings alone are told.
 
     Parameters
     ----------
@@ -53,19 +109,39 @@ def write_html_report(reports: Sequence[ValidationReport], path: Path) -> None:
     StoreError
         If the page cannot be written.
     """
-    page = "".join(_page(reports))
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        draft.write_text(page, encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise StoreError(f"{path} cannot be written: {error.strerror}") from error
+    with HtmlReport(path) as page:
+        for report in reports:
+            series = _open(report)
+            page.add(report, series)
+            if series is not None:
+                series.close()
+        page.write()
 
 
-def _page(reports: Sequence[ValidationReport]) -> Iterator[str]:
-    failed = sum(not report.passed for report in reports)
-    verdict = f"{len(reports)} series, {failed} failed" if len(reports) != 1 else _verdict(reports[0])
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What the summary says of a series."""
+
+    name: str
+    verdict: str
+    numbers: tuple[int, ...]
+    counts: Mapping[str, int]
+    severities: Mapping[str, Severity]
+
+    @classmethod
+    def of(cls, report: ValidationReport, series: SeriesView | None) -> Self:
+        return cls(
+            _name(report, series),
+            _verdict(report),
+            tuple(sum(finding.severity is severity for finding in report.findings) for severity in _HEADINGS),
+            report.counts(),
+            {finding.rule: finding.severity for finding in report.findings},
+        )
+
+
+def _head(rows: Sequence[_Row]) -> Iterator[str]:
+    failed = sum(row.verdict == _FAILED for row in rows)
+    verdict = f"{len(rows)} series, {failed} failed" if len(rows) != 1 else rows[0].verdict
     yield (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -75,33 +151,29 @@ def _page(reports: Sequence[ValidationReport]) -> Iterator[str]:
         "<header>\n<h1>Validation report</h1>\n"
         f'<p class="quiet">coverslip {escape(__version__)}</p>\n</header>\n<main>\n'
     )
-    views = [_open(report) for report in reports]
-    if len(reports) != 1:
-        yield from _summary(reports, views, verdict)
-    for number, (report, series) in enumerate(zip(reports, views, strict=True), 1):
-        yield from _section(number, report, series)
-    yield "</main>\n</body>\n</html>\n"
+    if len(rows) != 1:
+        yield from _summary(rows, verdict)
 
 
 def _open(report: ValidationReport) -> SeriesView | None:
     if not report.series_instance_uid:
         return None
     try:
-        found, _unreadable = open_series([Path(report.place)])
+        found, _unreadable = find_series(local_files([Path(report.place)]))
     except StoreError:
         return None
-    return next((each for each in found if each.series_instance_uid == report.series_instance_uid), None)
+    return next((each.open() for each in found if each.series_instance_uid == report.series_instance_uid), None)
 
 
 def _verdict(report: ValidationReport) -> str:
     if not report.passed:
-        return "failed"
+        return _FAILED
     return "passed with warnings" if report.worst is Severity.WARNING else "passed"
 
 
-def _badge(report: ValidationReport) -> str:
-    kind = {"failed": "error", "passed": "passed"}.get(_verdict(report), "warning")
-    return f'<span class="badge {kind}">{_verdict(report)}</span>'
+def _badge(verdict: str) -> str:
+    kind = {_FAILED: "error", "passed": "passed"}.get(verdict, "warning")
+    return f'<span class="badge {kind}">{verdict}</span>'
 
 
 def _name(report: ValidationReport, series: SeriesView | None) -> str:
@@ -122,40 +194,46 @@ def _table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]],
     )
 
 
-def _summary(reports: Sequence[ValidationReport], views: Sequence[SeriesView | None], verdict: str) -> Iterator[str]:
+def _summary(rows: Sequence[_Row], verdict: str) -> Iterator[str]:
     yield f'<section>\n<h2>Summary</h2>\n<p class="lead">{escape(verdict)}</p>\n'
-    yield _table(
-        "Series",
-        ("Slide", "Verdict", "Errors", "Warnings", "Remarks"),
-        (
-            (f'<a href="#series-{number}">{escape(_name(report, series))}</a>', _badge(report), *_numbers(report))
-            for number, (report, series) in enumerate(zip(reports, views, strict=True), 1)
-        ),
-        "numbers",
-    )
-    counts = count_rules(finding for report in reports for finding in report.findings)
+    counts: Counter[str] = Counter()
+    affected: Counter[str] = Counter()
+    severities: dict[str, Severity] = {}
+    for row in rows:
+        counts.update(row.counts)
+        affected.update(row.counts.keys())
+        severities.update(row.severities)
     if counts:
-        of_rule = {finding.rule: finding for report in reports for finding in report.findings}
-        affected = {rule: sum(rule in report.counts() for report in reports) for rule in counts}
         yield _table(
             "Findings by rule",
             ("Rule", "Severity", "What is wrong", "Findings", "Series"),
             (
                 (
                     f"<code>{escape(rule)}</code>",
-                    _severity(of_rule[rule].severity),
+                    _severity(severities[rule]),
                     escape(_title(rule)),
                     f"{counts[rule]:,}",
                     f"{affected[rule]:,}",
                 )
-                for rule in sorted(counts, key=lambda rule: (-of_rule[rule].severity.rank, rule))
+                for rule in sorted(counts, key=lambda rule: (-severities[rule].rank, rule))
             ),
+            "rules",
         )
+    yield _table(
+        "Series",
+        ("Slide", "Verdict", "Errors", "Warnings", "Remarks"),
+        (
+            (f'<a href="#series-{number}">{escape(row.name)}</a>', _badge(row.verdict), *map(str, row.numbers))
+            for number, row in sorted(enumerate(rows, 1), key=_worst_first)
+        ),
+        "numbers",
+    )
     yield "</section>\n"
 
 
-def _numbers(report: ValidationReport) -> list[str]:
-    return [str(sum(finding.severity is severity for finding in report.findings)) for severity in _HEADINGS]
+def _worst_first(numbered: tuple[int, _Row]) -> tuple[bool, int, int, int]:
+    number, row = numbered
+    return row.verdict != _FAILED, -row.numbers[0], -row.numbers[1], number
 
 
 def _severity(severity: Severity) -> str:
@@ -168,7 +246,8 @@ def _title(rule: str) -> str:
 
 def _section(number: int, report: ValidationReport, series: SeriesView | None) -> Iterator[str]:
     checked = report.checked
-    yield f'<section class="series" id="series-{number}">\n<h2>{escape(_name(report, series))} {_badge(report)}</h2>\n'
+    heading = f"{escape(_name(report, series))} {_badge(_verdict(report))}"
+    yield f'<section class="series" id="series-{number}">\n<h2>{heading}</h2>\n'
     thumbnail = _thumbnail(series) if series else None
     if series:
         yield '<div class="overview">\n'
@@ -297,8 +376,8 @@ def _finding_rows(rule: str, findings: Sequence[Finding], labels: dict[str, str]
     for finding in findings[:_MOST_SHOWN]:
         yield [
             f"<code>{escape(rule)}</code>",
-            escape(finding.message) + (f"<br>{why}" if why else ""),
-            escape(_place(finding.place, labels)) or "the series",
+            escape(_named(finding.message, labels)) + (f"<br>{why}" if why else ""),
+            escape(_named(finding.place, labels)) or "the series",
             escape(finding.reference),
         ]
         why = ""  # once
@@ -306,11 +385,11 @@ def _finding_rows(rule: str, findings: Sequence[Finding], labels: dict[str, str]
         yield [f"<code>{escape(rule)}</code>", f"and {len(findings) - _MOST_SHOWN:,} more", "", ""]
 
 
-def _place(place: str, labels: dict[str, str]) -> str:
-    """Return a place with the names of files, which are UIDs as a rule, replaced by those of the table of images."""
+def _named(text: str, labels: dict[str, str]) -> str:
+    """Return a text with the names of files, which are UIDs as a rule, replaced by those of the table of images."""
     for name, label in labels.items():
-        place = place.replace(name, label)
-    return place
+        text = text.replace(name, label)
+    return text
 
 
 def _maps(
@@ -321,10 +400,12 @@ def _maps(
     for finding in reversed(findings):  # the gravest come first: they are to be kept
         if match := _FRAME_PLACE.fullmatch(finding.place):
             frames.setdefault(match["name"], {})[int(match["number"]) - 1] = finding
-    for image in series.slide_images:
+    yield '<div class="maps">\n' if frames else ""
+    for image in sorted(series.slide_images, key=lambda image: list(labels).index(image.name)):
         if image.name in frames:
             background = thumbnail if image.flavor in ("VOLUME", "THUMBNAIL") else None
             yield _map(image, labels[image.name], frames[image.name], background)
+    yield "</div>\n" if frames else ""
 
 
 def _map(image: InstanceView, label: str, frames: dict[int, Finding], thumbnail: str | None) -> str:
@@ -352,7 +433,8 @@ def _map(image: InstanceView, label: str, frames: dict[int, Finding], thumbnail:
     picture = f'<image href="{thumbnail}" width="{width:.1f}" height="{height:.1f}" preserveAspectRatio="none"/>'
     caption = f"{len(frames):,} of {image.number_of_frames:,} frames have findings: {label}"
     return (
-        f'<figure class="map"><svg role="img" aria-label="{escape(caption)}" viewBox="0 0 {width:.1f} {height:.1f}">'
+        f'<figure class="map"><svg role="img" aria-label="{escape(caption)}" viewBox="0 0 {width:.1f} {height:.1f}" '
+        f'width="{width:.0f}" height="{height:.0f}">'
         f'{picture if thumbnail else ""}<path d="{lines}"/>{marks}</svg>\n'
         f"<figcaption>{escape(caption)}</figcaption></figure>\n"
     )
@@ -417,6 +499,7 @@ a { color: #0b4f80; }
 code { font: .86em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 .quiet { color: var(--quiet); font-size: .875rem; }
 td .quiet { font-size: inherit; }
+h1, header .quiet { white-space: nowrap; }
 .lead { font-size: 1.1rem; }
 .badge { display: inline-block; padding: .1em .6em; border: 1px solid; border-radius: .25rem; font-size: .8rem;
   font-weight: 600; white-space: nowrap; vertical-align: middle; }
@@ -445,7 +528,8 @@ tbody th { font-weight: 400; }
 .findings caption::before { content: ""; display: inline-block; width: .7rem; height: .7rem; margin-right: .5rem; }
 .findings.error caption::before { background: #b3261e; } .findings.warning caption::before { background: #b97700; }
 .findings.info caption::before { background: #2f78ad; }
-.map { margin: 1.25rem 0; } .map svg { display: block; width: 100%; max-width: 40rem; max-height: 32rem;
+.maps { display: flex; flex-wrap: wrap; gap: 0 1.5rem; }
+.map { margin: 1.25rem 0; max-width: 100%; } .map svg { display: block; max-width: 100%; height: auto;
   border: 1px solid var(--line); background: #f5f6f7; }
 .map path { stroke: #6a737d; stroke-opacity: .35; stroke-width: .6; fill: none; }
 .map image { filter: grayscale(1); opacity: .45; }
@@ -453,7 +537,8 @@ tbody th { font-weight: 400; }
 .map rect.error { fill: #d93025; stroke: #8c150c; } .map rect.warning { fill: #f0a400; stroke: #744700; }
 .map rect.info { fill: #4d9bd3; stroke: #0b4f80; }
 figcaption { color: var(--quiet); font-size: .875rem; padding-top: .35rem; overflow-wrap: anywhere; }
-@media screen and (max-width: 40rem) { body { padding: 1rem .8rem 3rem; } dl div { grid-template-columns: 5.5rem 1fr; }
+@media screen and (max-width: 40rem) { h1 { font-size: 1.25rem; }
+  body { padding: 1rem .8rem 3rem; } dl div { grid-template-columns: 5.5rem 1fr; }
   .overview img { max-width: 100%; }
   .findings, .findings tbody, .findings tr, .findings th, .findings td, .findings caption { display: block; }
   .findings { min-width: 0; } .findings thead { position: absolute; left: -100vw; }

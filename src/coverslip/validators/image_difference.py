@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from coverslip.tiler.codecs.base import Pixels
@@ -12,12 +13,6 @@ from coverslip.tiler.codecs.base import Pixels
 __all__ = ["ORIENTATIONS", "Orientation", "delta_e", "psnr", "ssim"]
 
 _WINDOW = 8
-_LAB_WHITE = (0.95047, 1.0, 1.08883)
-"""D65, the white of sRGB."""
-
-_XYZ_OF_SRGB = np.array(
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +86,17 @@ ORIENTATIONS = (
 
 def psnr(one: Pixels, other: Pixels) -> float:
     """Return the peak signal-to-noise ratio in dB, infinite for equal pictures; the peak is the largest integer."""
-    difference = one.astype(np.float32) - other.astype(np.float32)
-    error = float(np.mean(np.square(difference), dtype=np.float64))
-    peak = float(np.iinfo(one.dtype).max) if one.dtype.kind == "u" else max(float(np.ptp(other)), 1e-9)
+    if one.dtype == np.uint8 == other.dtype and one.shape == other.shape:
+        # OpenCV sums the squares of bytes without a copy in floating point.
+        error = cv2.norm(np.ascontiguousarray(one), np.ascontiguousarray(other), cv2.NORM_L2SQR) / one.size
+    else:
+        error = float(np.mean(np.square(one.astype(np.float32) - other.astype(np.float32)), dtype=np.float64))
+    peak = _peak(one, other)
     return float("inf") if error == 0 else 10 * float(np.log10(peak * peak / error))
+
+
+def _peak(one: Pixels, other: Pixels) -> float:
+    return float(np.iinfo(one.dtype).max) if one.dtype.kind == "u" else max(float(np.ptp(other)), 1e-9)
 
 
 def ssim(one: Pixels, other: Pixels) -> float:
@@ -102,13 +104,17 @@ def ssim(one: Pixels, other: Pixels) -> float:
 
     Windows do not overlap, so that the cost stays small; pictures smaller than a window are one window.
     """
-    peak = float(np.iinfo(one.dtype).max) if one.dtype.kind == "u" else max(float(np.ptp(other)), 1e-9)
-    first, second = (_windows(pixels.mean(axis=2, dtype=np.float32)) for pixels in (one, other))
-    mean_one, mean_other = first.mean(axis=1), second.mean(axis=1)
-    covariance = (first * second).mean(axis=1) - mean_one * mean_other
+    peak = _peak(one, other)
+    first, second = _gray(one), _gray(other)
+    mean_one, mean_other, square_one, square_other, product = (
+        _window_means(plane) for plane in (first, second, first * first, second * second, first * second)
+    )
     steady, textured = (0.01 * peak) ** 2, (0.03 * peak) ** 2
-    similarity = (2 * mean_one * mean_other + steady) * (2 * covariance + textured)
-    similarity /= (mean_one**2 + mean_other**2 + steady) * (first.var(axis=1) + second.var(axis=1) + textured)
+    squares, both = mean_one**2 + mean_other**2, mean_one * mean_other
+    # Rounding may leave a variance of nothing below zero.
+    variances = np.maximum(square_one + square_other - squares, 0)
+    similarity = (2 * both + steady) * (2 * (product - both) + textured)
+    similarity /= (squares + steady) * (variances + textured)
     return float(similarity.mean())
 
 
@@ -117,17 +123,21 @@ def delta_e(one: Pixels, other: Pixels) -> float:
     return float(np.sqrt(np.square(_lab(one) - _lab(other)).sum(axis=-1)).mean())
 
 
-def _windows(plane: Pixels) -> Pixels:
+def _gray(pixels: Pixels) -> Pixels:
+    """Return the mean of the samples, as float32, without the last axis."""
+    if pixels.shape[2] == 1:
+        return pixels[..., 0].astype(np.float32)
+    weights = np.full((1, pixels.shape[2]), 1 / pixels.shape[2], np.float32)
+    return cv2.transform(pixels.astype(np.float32), weights)
+
+
+def _window_means(plane: Pixels) -> Pixels:
     rows, columns = plane.shape
     height, width = min(_WINDOW, rows), min(_WINDOW, columns)
-    whole = plane[: rows // height * height, : columns // width * width]
-    parts = whole.reshape(rows // height, height, columns // width, width).swapaxes(1, 2)
-    return parts.reshape(-1, height * width)
+    tall, wide = rows // height, columns // width
+    return cv2.resize(plane[: tall * height, : wide * width], (wide, tall), interpolation=cv2.INTER_AREA)
 
 
 def _lab(pixels: Pixels) -> Pixels:
-    scaled = pixels.astype(np.float64) / 255
-    linear = np.where(scaled <= 0.04045, scaled / 12.92, ((scaled + 0.055) / 1.055) ** 2.4)
-    ratio = linear @ _XYZ_OF_SRGB.T / _LAB_WHITE
-    x, y, z = np.moveaxis(np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio / (3 * (6 / 29) ** 2) + 4 / 29), -1, 0)
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+    scaled = np.ascontiguousarray(pixels).astype(np.float32) / 255
+    return cv2.cvtColor(scaled, cv2.COLOR_RGB2Lab)

@@ -10,6 +10,8 @@ import re
 import struct
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -18,9 +20,10 @@ from pydicom.datadict import dictionary_VR
 from pydicom.uid import UID
 
 from coverslip.errors import MissingDependencyError
+from coverslip.validators.instance import InstanceView
 from coverslip.validators.report import Finding
 from coverslip.validators.rules import finding
-from coverslip.validators.series import InstanceView, SeriesView
+from coverslip.validators.series import SeriesView
 
 if TYPE_CHECKING:
     from coverslip.validators.validate import ValidationOptions
@@ -55,7 +58,7 @@ _KINDS = (
 )
 
 
-def check(series: SeriesView, _options: ValidationOptions) -> Iterator[Finding]:
+def check(series: SeriesView, options: ValidationOptions) -> Iterator[Finding]:
     """Run dciodvfy over the headers of all instances.
 
     Raises
@@ -67,30 +70,35 @@ def check(series: SeriesView, _options: ValidationOptions) -> Iterator[Finding]:
     # That only some levels have a profile is told by the rules of colour.
     paths = [item for instance in series.slide_images for item in instance.header.get("OpticalPathSequence") or ()]
     some_have_profiles = any("ICCProfile" in item for item in paths)
-    with TemporaryDirectory(prefix="coverslip-") as folder:
-        for instance in series.instances:
-            sizeless = [name for name in ("Rows", "Columns") if not instance.number(name)]
-            if sizeless and instance.pixel_element is not None:  # dciodvfy divides by them
-                for name in sizeless:
-                    yield finding("iod.missing", "no value for Type 1 Required", f"{instance.place()}: {name}")
-                continue
-            path = _without_pixels(instance, Path(folder))
-            try:
-                done = subprocess.run(
-                    [program, "-new", path],
-                    capture_output=True,
-                    timeout=_SECONDS,
-                    check=False,
-                    stdin=subprocess.DEVNULL,
-                )
-            except subprocess.TimeoutExpired:
-                yield finding("validator.failed", f"dciodvfy took longer than {_SECONDS} s", instance.place())
-                continue
-            for each in findings_of_output(done.stderr.decode("utf-8", "replace"), instance.place()):
-                if not (some_have_profiles and each.place.endswith(_PROFILE)):
-                    yield each
-            if done.returncode < 0:
-                yield finding("validator.failed", f"dciodvfy was ended by signal {-done.returncode}", instance.place())
+    with TemporaryDirectory(prefix="coverslip-") as folder, ThreadPoolExecutor(options.workers) as executor:
+        names = [Path(folder) / f"{number}.dcm" for number in range(len(series.instances))]
+        for found in executor.map(partial(_check_instance, program), series.instances, names):
+            yield from (each for each in found if not (some_have_profiles and each.place.endswith(_PROFILE)))
+
+
+def _check_instance(program: Path, instance: InstanceView, name: Path) -> list[Finding]:
+    """Run dciodvfy over one instance; `name` is that of a copy of its header, if one is needed."""
+    sizeless = [name for name in ("Rows", "Columns") if not instance.number(name)]
+    if sizeless and instance.pixel_element is not None:  # dciodvfy divides by them
+        place = instance.place()
+        return [finding("iod.missing", "no value for Type 1 Required", f"{place}: {each}") for each in sizeless]
+    path = _without_pixels(instance, name)
+    try:
+        # Descriptors are not inherited anyway; saying so costs a call for each possible one.
+        done = subprocess.run(
+            [program, "-new", path],
+            capture_output=True,
+            timeout=_SECONDS,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            close_fds=False,
+        )
+    except subprocess.TimeoutExpired:
+        return [finding("validator.failed", f"dciodvfy took longer than {_SECONDS} s", instance.place())]
+    found = list(findings_of_output(done.stderr.decode("utf-8", "replace"), instance.place()))
+    if done.returncode < 0:
+        found.append(finding("validator.failed", f"dciodvfy was ended by signal {-done.returncode}", instance.place()))
+    return found
 
 
 def findings_of_output(output: str, place: str) -> Iterator[Finding]:
@@ -139,11 +147,19 @@ def _program() -> Path:
     return Path(found.origin).parent / "bin" / "dciodvfy"
 
 
-def _without_pixels(instance: InstanceView, folder: Path) -> Path:
-    """Return a copy with encapsulated pixel data of no frames; native ones are only skipped by dciodvfy."""
-    element = instance.pixel_element
-    if element is None or not UID(instance.transfer_syntax_uid).is_encapsulated:
-        return instance.path
-    path = folder / "header.dcm"
-    path.write_bytes(instance.pread(element[0], 0) + struct.pack("<HHIHHI", 0xFFFE, 0xE000, 0, 0xFFFE, 0xE0DD, 0))
-    return path
+def _without_pixels(instance: InstanceView, copy: Path) -> Path:
+    """Return where dciodvfy can read the header: a copy with encapsulated pixel data of no frames.
+
+    Native pixel data are only skipped by it: the file itself is given if it is local, else a copy with a hole.
+    """
+    element, local = instance.pixel_element, instance.file.local_path
+    encapsulated = UID(instance.transfer_syntax_uid).is_encapsulated if element else False
+    if local is not None and not encapsulated:
+        return local
+    with copy.open("xb") as file:
+        file.write(instance.pread(element[0] if element else instance.size, 0))
+        if encapsulated:
+            file.write(struct.pack("<HHIHHI", 0xFFFE, 0xE000, 0, 0xFFFE, 0xE0DD, 0))
+        else:
+            file.truncate(instance.size)
+    return copy

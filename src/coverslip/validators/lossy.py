@@ -10,9 +10,10 @@ from pydicom.multival import MultiValue
 
 from coverslip.errors import CorruptSourceError
 from coverslip.tiler.codecs.jpeg2000_stream import parse_jpeg2000
+from coverslip.validators.instance import InstanceView
 from coverslip.validators.report import Finding
 from coverslip.validators.rules import finding
-from coverslip.validators.series import InstanceView, SeriesView
+from coverslip.validators.series import SeriesView
 
 if TYPE_CHECKING:
     from coverslip.validators.validate import ValidationOptions

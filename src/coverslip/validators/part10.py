@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from pydicom.uid import UID
 
+from coverslip.validators.instance import InstanceView
 from coverslip.validators.report import Finding
 from coverslip.validators.rules import finding
-from coverslip.validators.series import InstanceView, SeriesView
+from coverslip.validators.series import SeriesView
 
 if TYPE_CHECKING:
     from coverslip.validators.validate import ValidationOptions
@@ -29,7 +30,8 @@ _FIRST_ELEMENT = 132
 
 
 def check(series: SeriesView, _options: ValidationOptions) -> Iterator[Finding]:
-    """Check the file meta information of every instance."""
+    """Tell which files cannot be read to the end of their header, and check the file meta information of the others."""
+    yield from series.unreadable
     for instance in series.instances:
         yield from _check_instance(instance)
 

@@ -5,37 +5,60 @@ No message repeats what was found: it says where a text stands, where it comes f
 
 from __future__ import annotations
 
-import os
+import json
 import re
-import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
-from coverslip.errors import StoreError
+from coverslip.errors import CorruptSourceError, StoreError
+from coverslip.validators.instance import InstanceView
 from coverslip.validators.report import Finding, Severity
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+    from coverslip.converter.sources.base import SlideSource
     from coverslip.validators.series import SeriesView
     from coverslip.validators.validate import ValidationOptions
 
-__all__ = ["Secret", "check", "check_privacy", "is_identifying_column", "secrets_of_fields", "secrets_of_slide"]
+__all__ = [
+    "Secret",
+    "check",
+    "check_privacy",
+    "is_identifying_column",
+    "secrets_of_fields",
+    "secrets_of_slide",
+    "secrets_of_source",
+]
 
 _REFERENCE = "PS3.15 E.1"
 _SHORTEST = 4
-_HEADER_BYTES = 4096
-_LONGEST_HEADER_BYTES = 1 << 20
+_SHORTEST_TELLING = 8
+_VOCABULARY_VRS = ("CS", "UI")
+_VOCABULARY = frozenset(
+    "CodeMeaning CodeValue CodingSchemeDesignator ContributionDescription DeidentificationMethod DerivationDescription "
+    "ICCProfile ImplementationVersionName Manufacturer ManufacturerModelName OpticalPathDescription "
+    "PositionReferenceIndicator SoftwareVersions".split()
+)
+"""Attributes that hold words of code lists or programs; none of a slide's own, but for what is unmistakable."""
 _MOST_COMMENTS = 1000
 """Different comments of one file that are looked at; what goes on like that has been told by then."""
 
 _TRANSFER_SYNTAXES_JPEG2000 = ("1.2.840.10008.1.2.4.9", "1.2.840.10008.1.2.4.20")
 
+_IDENTIFYING = (
+    "OtherPatientNames PatientBirthName PatientMotherBirthName PatientAddress PatientTelephoneNumbers "
+    "PatientTelecomInformation MilitaryRank MedicalRecordLocator InsurancePlanIdentification ResponsiblePerson "
+    "PersonName PersonAddress PersonTelephoneNumbers OperatorsName OperatorIdentificationSequence "
+    "PerformingPhysicianName NameOfPhysiciansReadingStudy PhysiciansOfRecord RequestingPhysician "
+    "ReferringPhysicianName ReferringPhysicianAddress ReferringPhysicianTelephoneNumbers".split()
+)
+"""Of the attributes that PS3.15 table E.1-1 removes or empties, those that are a person's name or where to find one."""
 _COLUMN = re.compile(
     r"(patient|last|first|sur|given|family|full|middle|maiden)[ _-]?name|mrn|medical[ _-]?record|ssn|social[ _-]?sec|"
     r"birth|\bdob\b|phone|e-?mail|address|zip|postal",
@@ -66,6 +89,16 @@ class Secret:
     text: str
     origin: str
 
+    @property
+    def common(self) -> bool:
+        """Whether a word or short text of the slide's file that may well stand somewhere by chance.
+
+        A slide may be called ``tissue.svs`` or ``level_1.svs``: where only words of a vocabulary or of a program can
+        stand, such a text is not searched for.
+        """
+        plain = _plain(self.text)
+        return self.origin.startswith("source") and (len(plain) < _SHORTEST_TELLING or not any(map(str.isdigit, plain)))
+
 
 def is_identifying_column(name: str) -> bool:
     """Whether a column's name says that it holds names, record numbers, birth dates or addresses."""
@@ -92,7 +125,7 @@ def secrets_of_fields(fields: Mapping[str, str], kind: str, allowed: Collection[
 
 
 def secrets_of_slide(path: Path, allowed: Collection[str] = ()) -> list[Secret]:
-    """Return the texts to search for of a slide's own file: its identifying fields, and its name.
+    """Return the texts to search for of a slide's own file, as `secrets_of_source` does.
 
     Raises
     ------
@@ -102,19 +135,28 @@ def secrets_of_slide(path: Path, allowed: Collection[str] = ()) -> list[Secret]:
     from coverslip.converter.sources import open_slide
 
     with open_slide(path) as slide:
-        stated = slide.metadata
-        names = (stated.manufacturer, stated.manufacturer_model_name, *stated.software_versions)
-        names += (slide.format_name, slide.format_title, "JPEG 2000 PNG BMP TIFF")
-        known = {name for name in names if name} | set(allowed)
-        fields = {**stated.identifying, "serial number": stated.device_serial_number or ""}
-        secrets = secrets_of_fields(fields, "source field", known)
-        return secrets + secrets_of_fields({"file name": path.stem}, "source", known)
+        return secrets_of_source(slide, allowed)
+
+
+def secrets_of_source(slide: SlideSource, allowed: Collection[str] = ()) -> list[Secret]:
+    """Return the texts to search for of a slide's own file: its identifying fields, and its name."""
+    stated = slide.metadata
+    names = (stated.manufacturer, stated.manufacturer_model_name, *stated.software_versions)
+    names += (slide.format_name, slide.format_title, "JPEG 2000 PNG BMP TIFF")
+    known = {name for name in names if name} | set(allowed)
+    fields = {**stated.identifying, "serial number": stated.device_serial_number or ""}
+    secrets = secrets_of_fields(fields, "source field", known)
+    return secrets + secrets_of_fields({"file name": slide.path.stem}, "source", known)
 
 
 def check(series: SeriesView, options: ValidationOptions) -> Iterator[Finding]:
     """Search the headers of a series, and those of its frames, for what identifies."""
-    secrets = secrets_of_slide(options.source) if options.source is not None else ()
-    yield from check_privacy([instance.path for instance in series.instances], secrets)
+    search = _Search(secrets_of_source(options.slide, options.allowed_texts) if options.slide is not None else ())
+    for instance in series.instances:
+        yield from search.in_text(instance.name, f"{instance.name}: file name", vocabulary=True)
+        yield from _check_header(instance, search)
+        if not options.headers_only:
+            yield from _check_comments(instance, search)
 
 
 def check_privacy(
@@ -147,11 +189,16 @@ def check_privacy(
         raise StoreError("no DICOM files found to check")
     for file in files:
         try:
-            findings += search.in_text(file.name, f"{file.name}: file name")
+            findings += search.in_text(file.name, f"{file.name}: file name", vocabulary=True)
             if file.suffix == ".json":
-                findings += search.in_text(file.read_text("utf-8", "replace"), file.name)
+                text = file.read_text("utf-8", "replace")
+                findings += search.in_text(text, file.name, vocabulary=True)
+                findings += search.in_text(_curated_part(text), file.name)
             else:
-                findings += _check_instance(file, search)
+                instance = InstanceView(file)
+                findings += _check_header(instance, search)
+                findings += _check_comments(instance, search)
+                instance.file.close()
             if every_byte:
                 findings += _check_bytes(file, search)
         except OSError as error:
@@ -166,6 +213,17 @@ def _files(path: Path) -> Iterator[Path]:
         yield from (file for file in path.rglob("*") if file.suffix in (".dcm", ".json") and file.is_file())
     else:
         yield path
+
+
+def _curated_part(text: str) -> str:
+    """Return what of `conversion.json` is not in words of this program; all of another file."""
+    try:
+        stated = json.loads(text)
+        if "coverslip_version" not in stated:
+            return text
+        return json.dumps([stated.get("collection"), stated.get("replaces")], ensure_ascii=False)
+    except (ValueError, TypeError):
+        return text
 
 
 class _Search:
@@ -189,17 +247,21 @@ class _Search:
             if (coded := secret.text.encode(coding, "ignore")) and len(coded) >= _SHORTEST
         }
 
-    def in_text(self, text: str, place: str) -> Iterator[Finding]:
-        """Yield a finding for each secret that stands in a text as whole words, or anywhere if it is long."""
+    def in_text(self, text: str, place: str, *, vocabulary: bool = False) -> Iterator[Finding]:
+        """Yield a finding for each secret that stands in a text as whole words, or anywhere if it is long.
+
+        In a text that is of some `vocabulary`, common words are not searched for.
+        """
         plain = f" {_plain(text)} "
         for words, secret in self._plain:
-            if f" {words} " in plain or (len(words) >= 8 and words in plain):
+            found = f" {words} " in plain or (len(words) >= _SHORTEST_TELLING and words in plain)
+            if found and not (vocabulary and secret.common):
                 yield _leak(secret, place)
 
-    def in_bytes(self, data: bytes, place: str) -> Iterator[Finding]:
-        """Yield a finding for each secret that stands in bytes, in any usual coding."""
+    def in_bytes(self, data: bytes, place: str, *, vocabulary: bool = False) -> Iterator[Finding]:
+        """Yield a finding for each secret that stands in bytes, in any usual coding; `vocabulary` as in a text."""
         for coded, secret in self.encoded:
-            if coded in data:
+            if coded in data and not (vocabulary and secret.common):
                 yield _leak(secret, place)
 
 
@@ -218,32 +280,50 @@ def _plain(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold().replace("_", " ")))
 
 
-def _check_instance(path: Path, search: _Search) -> Iterator[Finding]:
-    with path.open("rb") as file:
-        ds = dcmread(file, stop_before_pixels=True)
-        pixels = file.tell()
-        preamble = ds.preamble or b""
-        if preamble.strip(b"\0"):
-            yield _warning("privacy.preamble", "the preamble is not empty", f"{path.name}: preamble")
-            yield from search.in_bytes(preamble, f"{path.name}: preamble")
-            yield from _check_dual_tiff(path, preamble, search)
-        yield from _check_dataset(ds.file_meta, f"{path.name}: file meta", search)
-        yield from _check_dataset(ds, path.name, search)
-        label = ds.get("ImageType", [""] * 3)[2:3] in (["LABEL"], ["OVERVIEW"]) and ds.get("BurnedInAnnotation") != "NO"
-        if label and ds.get("PatientIdentityRemoved") == "YES":
-            message = "shows the slide's label, and says that the patient's identity is removed"
-            yield Finding("privacy.claim", Severity.ERROR, message, path.name, "PS3.3 C.7.1.1")
-        syntax = ds.file_meta.TransferSyntaxUID
-        if syntax.is_encapsulated:
-            jpeg2000 = syntax.startswith(_TRANSFER_SYNTAXES_JPEG2000)
-            seen: set[bytes] = set()  # the same comment stands in every frame of most files
-            for number, comment in _frame_comments(file.fileno(), pixels, jpeg2000):
-                if comment in seen or len(seen) >= _MOST_COMMENTS:
-                    continue
-                seen.add(comment)
-                yield from search.in_bytes(comment, f"{path.name}: frame {number}")
-                if not _ENCODER_COMMENT.fullmatch(comment):
-                    yield _warning("privacy.pixel-metadata", "frames hold comments or application data", path.name)
+def _check_header(instance: InstanceView, search: _Search) -> Iterator[Finding]:
+    ds, name = instance.header, instance.name
+    if instance.preamble.strip(b"\0"):
+        yield _warning("privacy.preamble", "the preamble is not empty", f"{name}: preamble")
+        yield from search.in_bytes(instance.preamble, f"{name}: preamble")
+        if instance.file.local_path is not None:
+            yield from _check_dual_tiff(instance.file.local_path, instance.preamble, search)
+    yield from _check_dataset(instance.file_meta, f"{name}: file meta", search)
+    yield from _check_dataset(ds, name, search)
+    label = instance.flavor in ("LABEL", "OVERVIEW") and ds.get("BurnedInAnnotation") != "NO"
+    claimed = ds.get("PatientIdentityRemoved") == "YES"
+    if label and claimed:
+        message = "shows the slide's label, and says that the patient's identity is removed"
+        yield Finding("privacy.claim", Severity.ERROR, message, name, "PS3.3 C.7.1.1")
+    elif label:
+        message = f"the {instance.flavor.lower()} shows the slide's label, unless it was masked"
+        yield Finding("privacy.label-image", Severity.INFO, message, name, "PS3.15 E.3.1")
+    for keyword in _IDENTIFYING:
+        if ds.get(keyword) and claimed:
+            message = "names or locates a person, and the patient's identity is said to be removed"
+            yield Finding("privacy.claim", Severity.ERROR, message, f"{name}: {keyword}", "PS3.3 C.7.1.1")
+        elif ds.get(keyword):
+            yield _warning("privacy.identifying-attribute", "names or locates a person", f"{name}: {keyword}")
+
+
+def _check_comments(instance: InstanceView, search: _Search) -> Iterator[Finding]:
+    """Search the comments and application segments in the headers of the frames."""
+    if not instance.encapsulated or instance.pixel_element is None:
+        return
+    with suppress(CorruptSourceError):  # told by the rules of frames
+        yield from _comments_of_frames(instance, search)
+
+
+def _comments_of_frames(instance: InstanceView, search: _Search) -> Iterator[Finding]:
+    jpeg2000 = instance.transfer_syntax_uid.startswith(_TRANSFER_SYNTAXES_JPEG2000)
+    seen: set[bytes] = set()
+    for header, frames in instance.frame_headers():
+        for comment in _comments(header, jpeg2000) or ():
+            if comment in seen or len(seen) >= _MOST_COMMENTS:
+                continue
+            seen.add(comment)
+            yield from search.in_bytes(comment, instance.place(frames[0]))
+            if not _ENCODER_COMMENT.fullmatch(comment):
+                yield _warning("privacy.pixel-metadata", "frames hold comments or application data", instance.name)
 
 
 def _check_dual_tiff(path: Path, preamble: bytes, search: _Search) -> Iterator[Finding]:
@@ -279,15 +359,16 @@ def _check_dataset(ds: Dataset, place: str, search: _Search) -> Iterator[Finding
     for element in ds:
         keyword = element.keyword or ("private" if element.tag.is_private else "unknown")
         where = f"{place}: {keyword} {element.tag}"
+        vocabulary = element.VR in _VOCABULARY_VRS or keyword in _VOCABULARY
         if element.VR == "SQ":
             for number, item in enumerate(element.value):
                 yield from _check_dataset(item, f"{where}[{number}]", search)
         elif isinstance(element.value, bytes):
-            yield from search.in_bytes(element.value, where)
+            yield from search.in_bytes(element.value, where, vocabulary=vocabulary)
         else:
             values = element.value if element.VM > 1 else [element.value]
             for text in map(str, values if values is not None else ()):
-                yield from search.in_text(text, where)
+                yield from search.in_text(text, where, vocabulary=vocabulary)
                 yield from _check_patterns(keyword, element.VR, text, where)
         if element.tag.is_private and not element.tag.is_private_creator and element.tag.group != 0x0013:
             yield _warning("privacy.private-tag", "a private attribute of unknown meaning", where)
@@ -302,29 +383,6 @@ def _check_patterns(keyword: str, vr: str, text: str, place: str) -> Iterator[Fi
         yield _warning("privacy.record-number", "holds what looks like the number of a person or case", place)
     if vr == "PN" and re.search(r"[^\W\d]{2,}\^[^\W\d]", text):
         yield _warning("privacy.person-name", "holds what looks like a person's name", place)
-
-
-def _frame_comments(descriptor: int, position: int, jpeg2000: bool) -> Iterator[tuple[int, bytes]]:
-    """Yield (number, comment) of every comment and application segment in the headers of the frames."""
-    element = os.pread(descriptor, 12, position)
-    if len(element) < 12 or element[:4] != b"\xe0\x7f\x10\x00":
-        return
-    position += 12
-    number = 0
-    while True:
-        header = os.pread(descriptor, 8, position)
-        if len(header) < 8 or header[:4] != b"\xfe\xff\x00\xe0":
-            return
-        length = struct.unpack("<I", header[4:])[0]
-        if number:
-            read = _HEADER_BYTES
-            while (found := _comments(os.pread(descriptor, min(read, length), position + 8), jpeg2000)) is None:
-                if read >= min(length, _LONGEST_HEADER_BYTES):
-                    break
-                read *= 8
-            yield from ((number, comment) for comment in found or ())
-        number += 1
-        position += 8 + length
 
 
 def _comments(data: bytes, jpeg2000: bool) -> list[bytes] | None:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
+from coverslip.validators.instance import InstanceView
 from coverslip.validators.report import Finding
 from coverslip.validators.rules import finding
-from coverslip.validators.series import InstanceView, SeriesView
+from coverslip.validators.series import SeriesView
 
 if TYPE_CHECKING:
     from coverslip.validators.validate import ValidationOptions

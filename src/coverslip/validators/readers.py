@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from coverslip.errors import MissingDependencyError
+from coverslip.validators.instance import InstanceView
 from coverslip.validators.report import Finding
 from coverslip.validators.rules import finding
-from coverslip.validators.series import InstanceView, SeriesView
+from coverslip.validators.series import SeriesView
 
 if TYPE_CHECKING:
     from coverslip.validators.validate import ValidationOptions
@@ -51,8 +53,10 @@ def _open(series: SeriesView) -> Iterator[Finding]:
     from openslide import OpenSlide, OpenSlideError
 
     base = series.levels[0][0]
+    if base.file.local_path is None:
+        raise MissingDependencyError("OpenSlide opens files only; validate a local copy of the series")
     try:
-        with OpenSlide(base.path) as slide:
+        with OpenSlide(base.file.local_path) as slide:
             found = sorted(slide.level_dimensions)
             for level in range(slide.level_count):
                 slide.read_region((0, 0), level, (16, 16))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["Checked", "Finding", "Severity", "ValidationReport", "count_rules"]
+__all__ = ["Checked", "Finding", "Severity", "ValidationReport", "count_rules", "first_of_each_rule"]
 
 
 class Severity(StrEnum):
@@ -115,3 +115,22 @@ class ValidationReport:
 def count_rules(findings: Iterable[Finding]) -> dict[str, int]:
     """Return how many findings there are of each rule, by rule id."""
     return dict(sorted(Counter(finding.rule for finding in findings).items()))
+
+
+_MOST_TOLD = 10
+"""Findings of one rule about frames of one instance; more tell nothing new."""
+
+
+def first_of_each_rule(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Yield the first findings of each rule about frames of an instance, and say how many more frames have the same."""
+    told: Counter[str] = Counter()
+    last: dict[str, Finding] = {}
+    for each in findings:
+        told[each.rule] += 1
+        last[each.rule] = each
+        if told[each.rule] <= _MOST_TOLD:
+            yield each
+    for rule, count in told.items():
+        if count > _MOST_TOLD:
+            instance = last[rule].place.partition(": frame")[0]
+            yield replace(last[rule], message=f"{count - _MOST_TOLD} more frames", place=instance)

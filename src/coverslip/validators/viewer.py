@@ -19,8 +19,9 @@ from coverslip.validators.rules import finding
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+    from coverslip.validators.instance import InstanceView
     from coverslip.validators.report import Finding
-    from coverslip.validators.series import InstanceView, SeriesView
+    from coverslip.validators.series import SeriesView
     from coverslip.validators.validate import ValidationOptions
 
 __all__ = ["check", "check_studies"]
@@ -180,9 +181,8 @@ def _check_frames(image: InstanceView) -> Iterator[Finding]:
 
 
 def _check_media_types(image: InstanceView, wanted: str) -> Iterator[Finding]:
-    for index in range(image.number_of_frames):
-        found = _media_type(image, index)
-        if found != wanted:
+    for found, frames in _media_types(image):
+        for index in frames if found != wanted else ():
             message = f"by its bytes the viewer takes this {_NAMES[wanted]} frame for {_NAMES[found]}"
             yield finding("viewer.frame-type", message, image.place(index))
 
@@ -190,19 +190,28 @@ def _check_media_types(image: InstanceView, wanted: str) -> Iterator[Finding]:
 _NAMES: Final = {_NATIVE: "uncompressed", _JPEG: "JPEG", _JPEG_LS: "JPEG-LS", _JPEG_2000: "JPEG 2000"}
 
 
-def _media_type(image: InstanceView, index: int) -> str:
-    """Return what the viewer takes a frame for by its first and last bytes."""
-    position, length = image.frame_span(index)
-    head = image.pread(min(8, length), position)
+def _media_types(image: InstanceView) -> Iterator[tuple[str, Sequence[int]]]:
+    """Yield what the viewer takes frames for by their first and last bytes, and which."""
+    if not image.encapsulated:
+        for index in range(image.number_of_frames):
+            position, length = image.frame_span(index)
+            size = min(3, length)
+            tail = image.pread(size, position + length - size)
+            yield _media_type(image.pread(min(8, length), position), tail), [index]
+        return
+    for header, frames in image.frame_headers():
+        if header[:3] == b"\xff\xd8\xff" or header[4:8] == b"jP  ":
+            yield _media_type(header, b""), frames
+        else:
+            yield from ((_media_type(header, image.frame_tail(index)), [index]) for index in frames)
+
+
+def _media_type(head: bytes, tail: bytes) -> str:
+    """Return what the viewer takes a frame for."""
     if head.startswith(b"\xff\xd8\xff"):
         return _JPEG_LS if head[3:4] in (b"\xf7", b"\xe8") else _JPEG
     if head[4:8] == b"jP  ":
         return _JPEG_2000
-    if image.encapsulated:
-        last = image.fragments[index][-1]
-        position, length = image.items.positions[last] + 8, image.items.lengths[last]
-    size = min(3, length)
-    tail = image.pread(size, position + length - size)
     return _JPEG_2000 if tail == b"\xff\xd9\0" or tail.endswith(b"\xff\xd9") else _NATIVE
 
 

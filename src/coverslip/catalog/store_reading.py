@@ -1,0 +1,153 @@
+"""Read headers from a store: of objects by ranges of bytes, of a DICOMweb service by its metadata."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coverslip.catalog.conversion_record import RECORD_FILE, SeriesRecord, read_record
+from coverslip.catalog.header_reader import BytesSource, as_part10
+from coverslip.catalog.reading import PartReader, ReadingOptions
+from coverslip.catalog.staging import Part
+from coverslip.errors import CatalogError, CoverslipError
+from coverslip.stores.base import ObjectStore, Store, StoredInstance
+from coverslip.stores.registry import open_store
+
+if TYPE_CHECKING:
+    from coverslip.stores.options import StoreOptions
+
+__all__ = ["is_store_url", "read_stores"]
+
+_PART = 500
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_NAMED = re.compile(rf"/{_UUID}/({_UUID})\.dcm$")
+
+
+def is_store_url(path: str) -> bool:
+    """Say whether something is the URL of a store, not the path of a file or folder."""
+    return bool(_URL.match(path)) and not path.lower().startswith("file://")
+
+
+class _ObjectSource:
+    """The bytes of an object, by ranges."""
+
+    def __init__(self, store: ObjectStore, stored: StoredInstance) -> None:
+        self._store = store
+        self._stored = stored
+        self.size_bytes = stored.size_bytes
+
+    def read(self, offset_bytes: int, length_bytes: int) -> bytes:
+        """Return bytes, fewer at the end of the object."""
+        if self.size_bytes is not None:
+            length_bytes = min(length_bytes, self.size_bytes - offset_bytes)
+        return self._store.read_range(self._stored, offset_bytes, length_bytes) if length_bytes > 0 else b""
+
+
+def read_stores(
+    urls: Sequence[str],
+    first_part: int,
+    folder: Path,
+    options: ReadingOptions,
+    store_options: StoreOptions,
+    on_progress: Callable[[int, int], None],
+) -> tuple[list[Part], tuple[str, ...]]:
+    """Read the headers of all instances in stores into parts, several connections at a time.
+
+    Returns
+    -------
+    parts : list of Part
+    roots : tuple of str
+        URLs of the stores.
+
+    Raises
+    ------
+    StoreError
+        If a store cannot be listed; what goes wrong with single instances is told in the parts.
+    """
+    with ExitStack() as stack:
+        stores = [stack.enter_context(open_store(url, store_options)) for url in urls]
+        found = [(store, listed) for store in stores for listed in _list(store)]
+        threads = store_options.connections
+        size = max(1, min(_PART, -(-len(found) // threads)))
+        chunks = [found[start : start + size] for start in range(0, len(found), size)]
+        pool = stack.enter_context(ThreadPoolExecutor(threads))
+        results = [
+            pool.submit(_read_chunk, chunk, first_part + number, folder, options) for number, chunk in enumerate(chunks)
+        ]
+        parts, done = [], 0
+        for chunk, result in zip(chunks, results, strict=True):
+            parts.append(result.result())
+            done += len(chunk)
+            on_progress(done, len(found))
+        return parts, tuple(store.url for store in stores)
+
+
+def _list(store: Store) -> Iterator[StoredInstance]:
+    """Yield what may be instances, in alphabetical order of where they lie."""
+    if not isinstance(store, ObjectStore):
+        yield from sorted(store.iter_instances(), key=lambda stored: stored.location)
+        return
+    for stored in sorted(store.iter_objects(), key=lambda stored: stored.location):
+        # Manifests and pictures lie beside instances, which are named .dcm or have no ending.
+        name = stored.location.rsplit("/", 1)[1]
+        if name.endswith(".dcm") or re.fullmatch(r"[^.]+|[0-9.]+", name):
+            yield stored
+
+
+def _read_chunk(
+    chunk: Sequence[tuple[Store, StoredInstance]], number: int, folder: Path, options: ReadingOptions
+) -> Part:
+    part = PartReader(number, options)
+    records: dict[str, SeriesRecord | None] = {}
+    for store, stored in chunk:
+        try:
+            _read_stored(store, stored, part, records)
+        except CoverslipError as error:
+            part.fail(stored.location, error)
+        except Exception as error:  # noqa: BLE001 - one odd instance must not end the others
+            part.fail(stored.location, CatalogError(f"cannot be read: {type(error).__name__}"))
+    return part.write(folder)
+
+
+def _read_stored(
+    store: Store, stored: StoredInstance, part: PartReader, records: dict[str, SeriesRecord | None]
+) -> None:
+    folder, _, name = stored.location.rpartition("/")
+    record, md5 = None, stored.md5
+    if isinstance(store, ObjectStore):
+        header = part.reader.read(_ObjectSource(store, stored))
+        if folder not in records:
+            records[folder] = _read_record(store, folder, part)
+        record = records[folder]
+        if record is not None and record.series_instance_uid != header.row["SeriesInstanceUID"]:
+            record = None
+        if record is not None and md5 is None:
+            size_bytes, stated = record.files.get(name, (None, None))
+            md5 = stated if size_bytes is not None and size_bytes == stored.size_bytes else None
+    else:
+        header = part.reader.read(BytesSource(as_part10(store.read_header(stored))))
+    named = _NAMED.search(stored.location)
+    part.add(
+        header,
+        location=stored.location,
+        folder=folder,
+        size_bytes=stored.size_bytes,
+        md5=md5,
+        record=record,
+        uuid=named[1] if named else None,
+    )
+
+
+def _read_record(store: ObjectStore, folder: str, part: PartReader) -> SeriesRecord | None:
+    name = f"{folder}/{RECORD_FILE}".removeprefix(f"{store.url}/")
+    try:
+        data = store.read_bytes(name)
+        return read_record(data) if data is not None else None
+    except ValueError as error:
+        part.fail(f"{folder}/{RECORD_FILE}", CatalogError(f"cannot be read: {error}"))
+        return None

@@ -1,0 +1,190 @@
+"""The command `coverslip index`: headers into a catalog."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from coverslip.errors import UsageError
+
+if TYPE_CHECKING:
+    from coverslip.catalog.index import IndexReport
+
+__all__ = ["index"]
+
+EXAMPLES = """
+\b
+Examples:
+  coverslip index out --to catalog.duckdb
+  coverslip index out --to catalog.duckdb --prune --version-label "second delivery"
+  coverslip index slides-1 --to parquet:shards
+  coverslip index --merge parquet:shards --to catalog.duckdb
+  coverslip index out --to ndjson:tables --json
+"""
+
+_MOST_SHOWN = 50
+"""Failures that are printed; `--json` tells all."""
+
+
+@click.command(epilog=EXAMPLES, short_help="Put headers into a catalog that can be searched.")
+@click.argument("paths", metavar="PATH|URL...", nargs=-1)
+@click.option(
+    "--to", default="catalog.duckdb", show_default=True, metavar="FILE|parquet:DIR|ndjson:DIR", help="Catalog."
+)
+@click.option("--merge", metavar="parquet:DIR", help="Merge all shards of a folder, in place of reading PATH.")
+@click.option("--prune", is_flag=True, help="Retire instances that the catalog has below PATH and that are gone.")
+@click.option(
+    "--shard", metavar="NAME", help="Name of the shard that parquet: writes; by default it follows from PATH."
+)
+@click.option("--facts", type=click.Path(path_type=Path), help="JSON object: what is known of the collection.")
+@click.option(
+    "--md5",
+    "digest",
+    type=click.Choice(["read", "known"]),
+    help="Whether files without a stated MD5 are read as a whole for it. Default: local files are.",
+)
+@click.option("--catalog-version", type=int, metavar="N", help="Number of the version made; default: the next one.")
+@click.option("--version-label", metavar="TEXT", help="What the version is called.")
+@click.option("--version-date", metavar="YYYY-MM-DD", help="Its date; never taken from a clock.")
+@click.option("--workers", type=click.IntRange(1), help="Processes that read. Default: the cores at hand.")
+@click.option(
+    "--wait", "wait_s", type=float, default=60.0, show_default=True, help="Seconds to wait for another writer."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def index(paths: tuple[str, ...], to: str, merge: str | None, as_json: bool, **options: Any) -> None:
+    """Read the headers of all instances in PATH, at any depth, into the tables of a catalog.
+
+    Indexing again changes nothing. A file that cannot be read is told, the others are indexed; the exit code is that of
+    the worst: 3 no DICOM or damaged, 6 a folder or store, 7 the catalog, or a value or file that does not fit it.
+    """
+    if bool(paths) == bool(merge):
+        raise UsageError("expected PATH, or --merge parquet:DIR")
+    if merge:
+        report = _merge(merge, to, options)
+    else:
+        with _progress_bar() as on_progress:
+            report = _index(paths, to, options, on_progress)
+    if as_json:
+        click.echo(json.dumps(_as_json(report), indent=2))
+    else:
+        _print(report)
+    if report.exit_code:
+        raise click.exceptions.Exit(report.exit_code)
+
+
+def _version(options: dict[str, Any]) -> Any:
+    from datetime import date
+
+    from coverslip.catalog.merge import NewVersion
+
+    try:
+        day = date.fromisoformat(options["version_date"]).isoformat() if options["version_date"] else None
+    except ValueError:
+        raise UsageError(f"--version-date {options['version_date']}: expected a date such as 2026-01-31") from None
+    return NewVersion(options["catalog_version"], options["version_label"], day)
+
+
+def _index(
+    paths: tuple[str, ...], to: str, options: dict[str, Any], on_progress: Callable[[int, int], None]
+) -> IndexReport:
+    from coverslip.catalog.conversion_record import read_facts
+    from coverslip.catalog.index import IndexRequest, index_paths
+    from coverslip.catalog.reading import Digest
+
+    return index_paths(
+        IndexRequest(
+            paths=paths,
+            to=to,
+            version=_version(options),
+            prune=options["prune"],
+            shard=options["shard"],
+            digest=Digest(options["digest"] or "read"),
+            facts=read_facts(options["facts"]) if options["facts"] else None,
+            workers=options["workers"] or len(os.sched_getaffinity(0)),
+            wait_s=options["wait_s"],
+        ),
+        on_progress,
+    )
+
+
+def _merge(merge: str, to: str, options: dict[str, Any]) -> IndexReport:
+    from coverslip.catalog.duckdb_writer import merge_folder
+    from coverslip.catalog.index import IndexReport
+
+    scheme, _, folder = merge.partition(":")
+    if scheme != "parquet" or not folder:
+        raise UsageError(f"--merge {merge}: expected parquet:DIR")
+    if ":" in to and not to.startswith("duckdb:"):
+        raise UsageError(f"--to {to}: shards are merged into a file of DuckDB")
+    catalog = Path(to.removeprefix("duckdb:"))
+    outcome = merge_folder(Path(folder), catalog, _version(options), wait_s=options["wait_s"])
+    read = outcome.merge.new + outcome.merge.changed + outcome.merge.unchanged if outcome.merge else 0
+    return IndexReport(read, outcome.failures, outcome, list(outcome.warnings))
+
+
+def _as_json(report: IndexReport) -> dict[str, Any]:
+    outcome = report.outcome
+    merged = outcome.merge if outcome else None
+    return {
+        "place": outcome.place if outcome else None,
+        "read": report.read,
+        **(
+            {
+                "version": merged.version,
+                "new": merged.new,
+                "changed": merged.changed,
+                "unchanged": merged.unchanged,
+                "retired": merged.retired,
+                "duplicates": merged.duplicates,
+                "added_columns": merged.added_columns,
+            }
+            if merged
+            else {}
+        ),
+        "warnings": report.warnings,
+        "failures": [asdict(failure) for failure in report.failures],
+    }
+
+
+def _print(report: IndexReport) -> None:
+    for failure in report.failures[:_MOST_SHOWN]:
+        click.echo(f"{failure.location}: {failure.reason}", err=True)
+    if len(report.failures) > _MOST_SHOWN:
+        click.echo(f"and {len(report.failures) - _MOST_SHOWN} more; --json tells all", err=True)
+    for warning in report.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    outcome = report.outcome
+    if outcome is None:
+        return
+    merged = outcome.merge
+    if merged is None:
+        click.echo(f"{outcome.place}: {report.read} instances")
+        return
+    click.echo(
+        f"{outcome.place}: version {merged.version or 0}: {merged.new} new, {merged.changed} changed, "
+        f"{merged.unchanged} unchanged, {merged.retired} retired"
+    )
+    if merged.added_columns:
+        click.echo(f"  {len(merged.added_columns)} columns added to dicom_metadata, told by schema_changes")
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[[int, int], None]]:
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("headers"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
