@@ -42,7 +42,7 @@ ALLOWED_IMPORTS: dict[str, set[str]] = {
     "cohort_commands": {"errors", "catalog", "search_commands"},
     "store_arguments": {"errors", "stores"},
     "upload_commands": {"errors", "catalog.retract", "pipeline.ledger", "store_arguments", "stores", "upload"},
-    "validate_commands": {"errors", "stores", "validators"},
+    "validate_commands": {"errors", "store_arguments", "validators"},
     "cli": {
         "errors",
         "settings",

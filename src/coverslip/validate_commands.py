@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from coverslip.store_arguments import open_stores, store_arguments
 
 if TYPE_CHECKING:
     from coverslip.validators.html import HtmlReport
@@ -50,17 +53,10 @@ Examples:
     help="Whose rules, besides those of DICOM.",
 )
 @click.option("--thorough", is_flag=True, help="Decode every frame, not a sample.")
-@click.option(
-    "--credentials",
-    default="default",
-    show_default=True,
-    metavar="HOW",
-    help="For a store: default, none, adc, service-account:FILE, token-env:VARIABLE, token-command:COMMAND, "
-    "basic-env:VARIABLE.",
-)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @click.option("--html", type=click.Path(path_type=Path), help="Also write the report as a page for people.")
-def validate(paths: tuple[str, ...], credentials: str, as_json: bool, html: Path | None, **options: Any) -> None:
+@store_arguments
+def validate(paths: tuple[str, ...], as_json: bool, html: Path | None, **options: Any) -> None:
     """Check the DICOM series in PATH: files, folders at any depth, and URLs of stores.
 
     Ends with 5 if there is an ERROR finding, else with 0.
@@ -69,9 +65,9 @@ def validate(paths: tuple[str, ...], credentials: str, as_json: bool, html: Path
 
     # Threads that need Python for some microseconds between decodings shall not wait 5 ms for it.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    asked = ValidationOptions(**options)
+    asked = ValidationOptions(options["profile"], options["thorough"], options["source"])
     with ExitStack() as stack:
-        found, unreadable = _find(paths, credentials, stack)
+        found, unreadable = _find(paths, options, stack)
         page = stack.enter_context(_page(html))
         validated = validate_found(found, asked, page.add if page else None)
         last = [_of_unreadable(unreadable, asked, page)] if unreadable else []
@@ -83,23 +79,25 @@ def validate(paths: tuple[str, ...], credentials: str, as_json: bool, html: Path
         raise click.exceptions.Exit(_FAILED)
 
 
-def _find(paths: Sequence[str], credentials: str, stack: ExitStack) -> tuple[list[FoundSeries], list[Finding]]:
+def _find(
+    paths: Sequence[str], options: Mapping[str, Any], stack: ExitStack
+) -> tuple[list[FoundSeries], list[Finding]]:
     """Find the series in files, folders and stores, which stay open as long as `stack`."""
     from coverslip.validators.series import find_series, local_files
 
-    urls = [path for path in paths if "://" in path]
-    local = [Path(path) for path in paths if path not in urls]
+    local = [Path(path) for path in paths if "://" not in path]
     series, unreadable = find_series(local_files(local)) if local else ([], [])
-    for url in urls:
-        from coverslip.stores.options import StoreOptions, parse_credentials
-        from coverslip.stores.registry import open_store
+    if len(local) < len(paths):
         from coverslip.validators.stored_series import StorePlace, find_stored_series
 
-        place = StorePlace.of(url)
-        store = stack.enter_context(open_store(place.url, StoreOptions(credentials=parse_credentials(credentials))))
-        more, failed = find_stored_series(store, place)
-        series += more
-        unreadable += failed
+        places = [StorePlace.of(path) for path in paths if "://" in path]
+        urls = list(dict.fromkeys(place.url for place in places))
+        workers = len(os.sched_getaffinity(0))
+        stores = stack.enter_context(open_stores(urls, options, naming="uuid", workers=workers))
+        for place in places:
+            more, failed = find_stored_series(stores[urls.index(place.url)], place)
+            series += more
+            unreadable += failed
     return series, unreadable
 
 
