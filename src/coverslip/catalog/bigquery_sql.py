@@ -27,6 +27,8 @@ _ONLY_BIGQUERY = re.compile(
     re.IGNORECASE,
 )
 
+_QUERY = re.compile(r"(?:\s|\(|--[^\n]*\n|#[^\n]*\n|/\*.*?\*/)*(?:SELECT|WITH|FROM)\b", re.DOTALL | re.IGNORECASE)
+_NO_QUERY = "--sql: expected one query: SELECT ... or WITH ... SELECT ..."
 _INTEGER = r"\s*[+-]?[0-9]+\s*"
 
 
@@ -49,10 +51,12 @@ def translate_bigquery(sql: str) -> str:
         from sqlglot.errors import SqlglotError
     except ImportError:
         raise MissingDependencyError("BigQuery's SQL needs sqlglot: pip install 'coverslip[catalog]'") from None
+    if not _QUERY.match(sql):
+        raise UsageError(_NO_QUERY)
     try:
         statements = [each for each in sqlglot.parse(sql, read="bigquery") if each is not None]
         if len(statements) != 1 or not isinstance(statements[0], exp.Query):
-            raise UsageError("--sql: expected one query: SELECT ... or WITH ... SELECT ...")
+            raise UsageError(_NO_QUERY)
         _find_tables(statements[0])
         tree = sqlglot.parse_one(statements[0].sql(dialect="duckdb"), read="duckdb")
         for node in list(tree.find_all(exp.Unnest)):

@@ -16,6 +16,7 @@ from coverslip.catalog.database import dicom_fields, make_tables, make_views
 from coverslip.catalog.derived import BETWEEN, derivation
 from coverslip.catalog.roll_up import SERIES_FACTS, close, replace_rows, roll_up
 from coverslip.catalog.schema import Field, as_bigquery, duckdb_type, merge_fields, quote
+from coverslip.catalog.search_table import refresh_search
 from coverslip.catalog.staging import Failure, Shard, part_fields
 from coverslip.catalog.tables import DERIVED_TABLES, STORED_TABLES, staged_instance_fields, staged_series_fields
 from coverslip.errors import CatalogError, UsageError
@@ -178,6 +179,7 @@ class _Merge:
             roll_up(self.connection, self.version)
             self._write_conversions()
             derive(self.connection, self.version)
+            refresh_search(self.connection)
         self._warn()
         self.report.version = _latest_version(self.connection)
         for table in ("incoming", "told", "affected", "gone", "fresh", "outcome", "changes"):

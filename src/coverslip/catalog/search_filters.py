@@ -114,6 +114,7 @@ def _uncoded(values: str) -> str:
     return f"list_transform({values}, lambda _v: struct_pack(value := _v, code := CAST(NULL AS VARCHAR)))"
 
 
+_SCANNER = "nullif(concat_ws(' ', Manufacturer, ManufacturerModelName), '')"
 _NUMBER = "CASE WHEN {0} = floor({0}) THEN CAST(CAST({0} AS BIGINT) AS VARCHAR) ELSE CAST({0} AS VARCHAR) END"
 _TWO_FIGURES = "round(spacing_um, CAST(1 - floor(log10(spacing_um)) AS INTEGER))"
 SIZE = "greatest(matrix_columns, matrix_rows)"
@@ -162,7 +163,7 @@ FIELDS: dict[str, Field] = {
         Field("megabytes", Kind.RANGE, "size_mb", Level.SERIES, "Size of all files of the series."),
         Field(
             "scanner", Kind.WORDS, "scanner", Level.SERIES, "Manufacturer and model.",
-            _one("nullif(concat_ws(' ', Manufacturer, ManufacturerModelName), '')"),
+            _one(_SCANNER),
         ),
         Field(
             "specimen-type", Kind.WORDS, "specimen_type", Level.ALL, "Type of the specimen.", _coded("specimen_type")
@@ -264,7 +265,10 @@ def _expression(field: Field, value: str) -> tuple[str, tuple[object, ...]]:
 
 
 def _terms(field: Field, value: str) -> Iterable[tuple[bool, str]]:
-    for part in re.split(r"\s+AND\s+", value.strip()):
+    if value.startswith("="):
+        yield False, value
+        return
+    for part in re.split(r"(?:^|\s+)AND(?:\s+|$)", value.strip()):
         negated = part.startswith("NOT ")
         term = part.removeprefix("NOT ").strip()
         if not term or not (_TOKEN.search(term)):
@@ -272,8 +276,17 @@ def _terms(field: Field, value: str) -> Iterable[tuple[bool, str]]:
         yield negated, (field.synonyms or {}).get(term.lower(), term)
 
 
+_VALUES = {"cancer_type": "cancer_types", "scanner": f"[{_SCANNER}]", "license": "[license_short_name]"}
+"""Where the values are of a field whose column is none of values."""
+
+
 def _term(field: Field, column: str, term: str) -> tuple[str, tuple[object, ...]]:
-    del field
+    if term.startswith("="):
+        whole = term.removeprefix("=").strip().lower()
+        if field.kind is Kind.CHANNEL:
+            return f"lower({column.removesuffix('_words')}) = ?", (whole,)
+        values = _VALUES.get(field.column, field.column)
+        return f"list_contains(list_transform({values}, lambda _v: lower(_v)), ?)", (whole,)
     if term.lower() == _NOTHING:
         return f"{column} IS NULL", ()
     found = [_word_condition(column, word) for word in term.split()]

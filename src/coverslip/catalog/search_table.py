@@ -266,7 +266,8 @@ def refresh_search(connection: DuckDBPyConnection) -> None:
 
 
 def _tables(connection: DuckDBPyConnection) -> set[str]:
-    return {row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    query = "SELECT table_name FROM duckdb_tables() WHERE database_name IN (current_database(), 'temp')"
+    return {row[0] for row in connection.execute(query).fetchall()}
 
 
 def prepare_search(connection: DuckDBPyConnection, *, as_of: bool = False) -> None:
