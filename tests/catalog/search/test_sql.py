@@ -122,23 +122,26 @@ def test_no_query_reaches_a_file_the_network_or_a_setting_or_changes_anything(
     files = sorted(tmp_path.iterdir())
     with open_search(catalog_file) as catalog:
         tables = catalog.connection.execute(_TABLES).fetchall()
+        refusals: list[str] = []
         for query in HOSTILE:
             sql = query.format(file=secret, folder=tmp_path, catalog=catalog_file)
             try:
                 found = run_sql(catalog, sql, dialect=dialect, timeout_s=20)
             except (UsageError, CatalogError) as error:
-                assert "\n" not in str(error)
+                refusals.append(str(error))
                 continue
             assert "secret" not in str(found.rows), query
             assert query == "SELECT * FROM duckdb_secrets()", f"{query} gave {found.rows}"
         assert catalog.connection.execute(_TABLES).fetchall() == tables
+    assert len(refusals) >= len(HOSTILE) - 1
+    assert [each for each in refusals if "\n" in each] == []
     assert catalog_file.read_bytes() == before
     assert sorted(tmp_path.iterdir()) == files
     assert secret_rows
 
 
 def test_a_query_that_takes_too_long_or_too_much_is_ended(catalog: SearchableCatalog) -> None:
-    with pytest.raises(CatalogError, match="not done after 0.5 s"):
+    with pytest.raises(CatalogError, match=r"not done after 0\.5 s"):
         run_sql(catalog, "SELECT count(*) FROM range(10000000000) AS a, range(1000000000) AS b", timeout_s=0.5)
     assert run_sql(catalog, "SELECT 1").rows == ((1,),)
 
