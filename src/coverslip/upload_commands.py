@@ -221,6 +221,13 @@ def handover(paths: tuple[Path, ...], url: str, output: Path, **options: Any) ->
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Also remove it from the hand-over files here; may be repeated.",
 )
+@click.option(
+    "--catalog",
+    "catalogs",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Also remove it from every version of a catalog; may be repeated.",
+)
 @_naming
 @_ledger
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -241,7 +248,7 @@ def retract(series: str, url: str, also: tuple[str, ...], reason: str, **options
         raise UsageError(f"--reason: wanted one line of at most {_LONGEST_REASON} characters")
     if not options["yes"] and not sys.stdin.isatty():
         raise UsageError("retract asks before it removes anything; without a terminal, --yes says so")
-    request = RetractRequest(series, reason.strip(), options["folders"], options["handovers"])
+    request = RetractRequest(series, reason.strip(), options["folders"], options["handovers"], _catalogs(options))
     with (
         open_stores([url, *also], options, naming=options["naming"], workers=1) as stores,
         Ledger(options["ledger"] or default_ledger()) as book,
@@ -260,6 +267,17 @@ def retract(series: str, url: str, also: tuple[str, ...], reason: str, **options
         click.echo(_retract_text(outcome))
     if not outcome.tombstone.complete:
         raise click.exceptions.Exit(_NOT_VERIFIED)
+
+
+def _catalogs(options: dict[str, Any]) -> tuple[Callable[[str, str], object], ...]:
+    """Return what takes a series out of each catalog."""
+    if not options["catalogs"]:
+        return ()
+    from functools import partial
+
+    from coverslip.catalog.retract import retract_series
+
+    return tuple(partial(retract_series, path) for path in options["catalogs"])
 
 
 def _retract_as_json(outcome: RetractOutcome) -> dict[str, Any]:

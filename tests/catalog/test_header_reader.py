@@ -10,8 +10,6 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from tests.catalog.reference import reference_row
-from tests.factories.headers import code, slide_header, write_header
 
 from coverslip.catalog.columns import ColumnTree
 from coverslip.catalog.export_rules import Drop
@@ -19,6 +17,8 @@ from coverslip.catalog.found_files import FileSource
 from coverslip.catalog.header_reader import BytesSource, Header, HeaderReader, as_part10
 from coverslip.catalog.schema import Field
 from coverslip.errors import CorruptSourceError, MissingMetadataError, UnsupportedSourceError
+from tests.catalog.reference import reference_row
+from tests.factories.headers import code, slide_header, write_header
 
 SYNTAXES = {
     "implicit": "1.2.840.10008.1.2",
