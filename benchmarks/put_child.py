@@ -6,16 +6,19 @@ import time
 from pathlib import Path
 
 from coverslip.stores.base import InstanceUids, LocalInstance
-from coverslip.stores.options import RetryPolicy, StoreOptions, TokenFromEnvironment
+from coverslip.stores.options import RetryPolicy, StoreDefault, StoreOptions, TokenFromEnvironment
 from coverslip.stores.registry import open_store
 
 if __name__ == "__main__":
-    url, described, endpoint = sys.argv[1:]
+    url, described, endpoint, chunk_bytes = sys.argv[1:]
     told = json.loads(described)
     instance = LocalInstance(**{**told, "path": Path(told["path"]), "uids": InstanceUids(**told["uids"])})
-    options = StoreOptions(retry=RetryPolicy(seed=1))
-    if endpoint:
-        options = StoreOptions(endpoint_url=endpoint, credentials=TokenFromEnvironment("TOKEN"))
+    options = StoreOptions(
+        retry=RetryPolicy(seed=1),
+        chunk_bytes=int(chunk_bytes),
+        endpoint_url=endpoint,
+        credentials=TokenFromEnvironment("TOKEN") if endpoint else StoreDefault(),
+    )
     with open_store(url, options) as store:
         start = time.perf_counter()
         sent = []

@@ -41,11 +41,13 @@ class Service:
     url, endpoint : str
     environment : dict
         Variables to set.
+    chunk_mib : int
     """
 
     url: str
     endpoint: str
     environment: dict[str, str]
+    chunk_mib: int = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,8 @@ def _emulator(folder: Path) -> Iterator[Service]:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 break
             time.sleep(0.05)
-        yield Service("gs://bucket/soak", "", {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"})
+        # The emulator reads and writes all that it has with every chunk, so there must not be many.
+        yield Service("gs://bucket/soak", "", {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"}, chunk_mib=64)
     finally:
         process.terminate()
         process.wait()
@@ -133,6 +136,7 @@ def measure_put(service: Service, instance: LocalInstance) -> Put:
         described = json.dumps(asdict(instance), default=str)
         launcher = [sys.executable, "-I", "-S", str(Path(__file__).with_name("child.py")), log.name]
         child = [sys.executable, "-m", "benchmarks.put_child", service.url, described, service.endpoint]
+        child.append(str(service.chunk_mib << 20))
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), **service.environment}
         run = subprocess.run([*launcher, *child], check=True, capture_output=True, text=True, env=environment, cwd=ROOT)
         used = json.loads(run.stdout)
@@ -152,7 +156,7 @@ def main() -> int:
     print(f"{'':20}{'MB':>7}{'peak MB':>9}{'growth':>8}{'put s':>7}{'MB/s':>7}")
     for name in options.service or SERVICES:
         with tempfile.TemporaryDirectory() as folder, SERVICES[name](Path(folder)) as service:
-            small = measure_put(service, write_sparse_part10(Path(folder, "small"), 20_000_000, number=1))
+            small = measure_put(service, write_sparse_part10(Path(folder, "small"), 150_000_000, number=1))
             large = measure_put(service, write_sparse_part10(Path(folder, "large"), options.mb * 1_000_000, number=2))
         growth = large.peak_mb - small.peak_mb
         is_flat = is_flat and growth < _LARGEST_GROWTH_MB

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks import ROOT, measure
-from benchmarks.decode_limit import measure_decode_limit
+from benchmarks.limits import measure_limit
 from benchmarks.measure import Command, Limit, measure_interleaved
 from benchmarks.peer import check_frames
 from benchmarks.scenarios import Promise, our_command
@@ -60,9 +60,10 @@ def test_a_frame_encoded_anew_is_noticed(tmp_path: Path) -> None:
         check_frames(tmp_path / "two.svs", tmp_path / "one")
 
 
-def test_the_decode_limit_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["decode", "pyramid", "fast", "reencode"])
+def test_a_limit_is_measured_in_a_process_of_its_own(kind: str, tmp_path: Path) -> None:
     write_big_svs(tmp_path / "slide.svs", 600, 2400, field_side=2112, workers=1)
-    limit = measure_interleaved([Limit("limit", lambda: measure_decode_limit(tmp_path / "slide.svs", 2))], rounds=1)
+    limit = measure_interleaved([Limit("limit", lambda: measure_limit(kind, tmp_path / "slide.svs", 2))], rounds=1)
     assert 0 < limit["limit"].wall_s < 1
     assert limit["limit"].peak_mb > 10
 

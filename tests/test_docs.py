@@ -60,9 +60,12 @@ def test_findings_page_lists_every_rule_and_no_other() -> None:
     assert listed == sorted(finding_rules())
 
 
-@pytest.mark.parametrize("name", ["convert", "info", "remap", "validate"])
+PAGES = {"info": "README.md", "handover": "docs/upload.md", "retract": "docs/upload.md"}
+
+
+@pytest.mark.parametrize("name", ["convert", "handover", "info", "remap", "retract", "upload", "validate"])
 def test_every_option_of_a_command_is_named_in_its_documentation(name: str) -> None:
-    text = (ROOT / ("README.md" if name == "info" else f"docs/{name}.md")).read_text()
+    text = (ROOT / PAGES.get(name, f"docs/{name}.md")).read_text()
     for parameter in cli.commands[name].params:
         if isinstance(parameter, click.Option):
             for option in parameter.opts:
@@ -72,7 +75,8 @@ def test_every_option_of_a_command_is_named_in_its_documentation(name: str) -> N
 def test_documentation_names_no_option_that_is_not_there() -> None:
     options = {option for command in cli.commands.values() for one in command.params for option in one.opts}
     options |= {"--help", "--version"}
-    named = set(re.findall(r"`(--[a-z-]+)", (ROOT / "docs/convert.md").read_text()))
+    pages = [(ROOT / f"docs/{name}.md").read_text() for name in ("convert", "upload")]
+    named = set(re.findall(r"`(--[a-z-]+)", "".join(pages)))
     assert named <= options
 
 

@@ -26,6 +26,7 @@ from coverslip.index_commands import index
 from coverslip.map_commands import map_group
 from coverslip.remap_commands import remap
 from coverslip.search_commands import attach, facets, search
+from coverslip.upload_commands import handover, retract, upload
 from coverslip.validate_commands import validate
 
 if TYPE_CHECKING:
@@ -83,6 +84,9 @@ cli.add_command(deid_group)
 cli.add_command(index)
 cli.add_command(remap)
 cli.add_command(validate)
+cli.add_command(upload)
+cli.add_command(handover)
+cli.add_command(retract)
 
 
 def main() -> NoReturn:
@@ -199,7 +203,11 @@ def info(slide: Path, as_json: bool) -> None:
     help="Basic, extended or empty offset table; auto: basic while its 32 bits reach.",
 )
 @click.option("--workers", type=click.IntRange(1, 256), help="Threads; default: the cores this process may use.")
-@click.option("--memory", default="64M", show_default=True, metavar="SIZE", help="Budget for frames in flight.")
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    help="Budget for pixels and frames in flight; default: 64M, or as much as large tiles need at the least.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a series that is already there.")
 @click.option("--replaces", metavar="UID", help="Series that this one corrects; noted in conversion.json.")
 @click.option("--reason", metavar="TEXT", help="With --replaces: why; noted in conversion.json.")
@@ -211,6 +219,8 @@ def convert(slides: tuple[Path, ...], dry_run: bool, as_json: bool, **options: A
     Stored frames are copied bit for bit where DICOM allows. A series appears only when it is complete and checked; one
     that is already there is left as it is. A slide that fails does not stop the others.
     """
+    # Read when numpy is loaded: its linear algebra, which nothing here uses, would start threads that spin for a while.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from coverslip.converter.convert import convert_slide, plan_conversion
 
     # Threads that need Python for some microseconds between decoding and encoding shall not wait 5 ms for it.
@@ -305,7 +315,7 @@ def _request_maker(options: dict[str, Any]) -> Callable[[Path], ConversionReques
         "uid_root": require_uid_root(options["uid_root"]) if options["uid_root"] else UUID_ROOT,
         "offset_table": options["offset_table"],
         "workers": options["workers"] or len(os.sched_getaffinity(0)),
-        "memory_bytes": _parse_memory(options["memory"]),
+        "memory_bytes": _parse_memory(options["memory"]) if options["memory"] else None,
         "overwrite": options["overwrite"],
         "replaces": _parse_replacement(options["replaces"], options["reason"]),
     }

@@ -59,6 +59,13 @@ class ArrayLevel:
         }
         self.frame_format = formats[coding]
 
+    @property
+    def decoding_unit(self) -> tuple[int, int]:
+        return self.grid.rows, self.grid.columns
+
+    def expected_frame_lengths(self) -> None:
+        """The lengths cannot be foreseen."""
+
     def stored_tile(self, address: TileAddress) -> Pixels:
         """Return a tile as the scanner stores it: garbage beyond the edge of the matrix."""
         grid = self.grid

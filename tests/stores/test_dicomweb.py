@@ -299,8 +299,8 @@ def test_a_store_that_asks_for_a_long_wait_is_given_up(service, store, instance,
 
 
 def test_a_server_that_does_not_answer_in_time_is_tried_again(service, instance) -> None:
-    service.faults.append(Fault("POST", delay_s=0.5))
-    options = replace(OPTIONS, read_timeout_s=0.2)
+    service.faults.append(Fault("POST", delay_s=1.2))
+    options = replace(OPTIONS, read_timeout_s=0.8)
     with open_store(f"dicomweb+{service.dicomweb_url}", options) as store:
         store.put(instance)
     assert service.count("POST") >= 1

@@ -173,6 +173,24 @@ def test_what_passes_is_tried_again(gcs: StrictGcs, store: Store, big, fault: Fa
     assert gcs.data(f"a/b/{big.object_name}") == big.path.read_bytes()
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
+def test_retry_after_is_waited_for(gcs: StrictGcs, store: Store, big, monkeypatch, method: str) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(store._retrier, "_sleep", waits.append)
+    gcs.faults.append(Fault(method, status=429, headers={"Retry-After": "37"}))
+    store.put(big)
+    assert len(waits) == 1
+    assert 37 <= waits[0] < 38
+
+
+def test_a_server_that_does_not_answer_in_time_is_tried_again(gcs: StrictGcs, big) -> None:
+    gcs.faults.append(Fault("PUT", delay_s=1.2, skip=1))
+    options = StoreOptions(retry=QUICK, chunk_bytes=256 << 10, read_timeout_s=0.8)
+    with open_store("gs://bucket/a/b", options) as store:
+        assert store.put(big).outcome is PutOutcome.STORED
+    assert gcs.data(f"a/b/{big.object_name}") == big.path.read_bytes()
+
+
 def test_after_a_reset_only_what_did_not_arrive_is_sent_again(gcs: StrictGcs, big) -> None:
     with SpoilingProxy(gcs.port, reset_after=[1_000_000] * 3) as proxy, pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
@@ -294,9 +312,10 @@ def test_a_token_that_is_refused_fails_at_once_and_is_not_shown(gcs, big, monkey
     monkeypatch.setenv("TOKEN", "s3cret-t0ken")
     gcs.tokens = {"Bearer another"}
     options = StoreOptions(retry=QUICK, credentials=TokenFromEnvironment("TOKEN"))
-    with open_store("gs://bucket/a/b", options) as store, pytest.raises(StoreError) as caught:
+    with open_store("gs://bucket/a/b", options) as store, pytest.raises(StoreError, match="401") as caught:
         store.put(big)
     assert not caught.value.retryable
+    assert len(gcs.log) == 1
     assert "s3cret" not in "".join(traceback.format_exception(caught.value))
     assert "s3cret" not in caplog.text
     assert "s3cret" not in repr(options)

@@ -140,6 +140,13 @@ def test_what_passes_is_tried_again_when_importing(service, gcs, importing, inst
     assert gcs.objects == {}
 
 
+def test_a_slow_service_is_tried_again(service, options, instance) -> None:
+    service.faults.append(Fault("POST", delay_s=1.2))
+    with open_store(URL, replace(options, read_timeout_s=0.8)) as store:
+        store.put(instance)
+    assert len(service.instances) == 1
+
+
 def test_a_wrong_token_is_refused_at_once_and_not_shown(service, options, instance, monkeypatch, caplog) -> None:
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("TOKEN", "s3cret")

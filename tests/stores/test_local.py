@@ -114,3 +114,25 @@ def test_a_file_put_is_as_readable_as_others(tmp_path: Path) -> None:
     mask = os.umask(0)
     os.umask(mask)
     assert (tmp_path / "store" / instance.object_name).stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error_not_a_short_list(tmp_path: Path, monkeypatch) -> None:
+    store = open_store(str(tmp_path / "store"))
+    store.put(write_part10(tmp_path / "local"))
+    scandir = os.scandir
+
+    def refuse(path):
+        if "series" in os.fspath(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))  # root would be let in
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(StoreError, match=os.strerror(errno.EACCES)):
+        list(store.iter_objects())
+
+
+def test_a_folder_is_no_object(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    store.put_bytes("a/b", b"x")
+    assert store.find_object("a") is None
+    assert store.read_bytes("a/b/c") is None

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.contracts.store import ObjectStoreContract
 from tests.factories.part10 import write_part10
+from tests.stores.fakes.http_server import FakeServer, Request, Response
 from tests.stores.fakes.proxy import SpoilingProxy
 from tests.stores.test_dicomweb import every_text
 
@@ -156,6 +157,42 @@ def test_small_objects_put_by_two_at_once_are_a_conflict(store, monkeypatch) -> 
     monkeypatch.setattr(store, "find_object", lambda name: there)
     with pytest.raises(ConflictError):
         store.put_bytes("x", b"three")
+
+
+class WithoutConditions(FakeServer):
+    """Speaks as much S3 as a put of a small object takes, and answers 501 to conditions, as some services do."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        super().__init__()
+
+    def answer(self, request: Request) -> Response:
+        data = request.read_all()
+        if request.method == "PUT":
+            if "If-None-Match" in request.headers or "If-Match" in request.headers:
+                return Response(501, b"<Error><Code>NotImplemented</Code></Error>")
+            self.objects[request.path] = data
+        if request.path not in self.objects:
+            return Response(404)
+        data = self.objects[request.path]
+        headers = {"ETag": f'"{hashlib.md5(data).hexdigest()}"', "Last-Modified": "Wed, 01 Jan 2025 00:00:00 GMT"}
+        if request.method == "PUT":
+            return Response(200, b"", headers)
+        return Response(200, iter(()), headers | {"Content-Length": str(len(data))})
+
+
+def test_a_service_that_takes_no_conditions_is_served_without(bucket, tmp_path) -> None:
+    instance = write_part10(tmp_path)
+    with WithoutConditions() as service:
+        with open_store(bucket, StoreOptions(retry=QUICK, endpoint_url=service.url)) as store:
+            assert store.put(instance).outcome is PutOutcome.STORED
+            store.put_bytes("small", b"one")
+        with open_store(bucket, StoreOptions(retry=QUICK, endpoint_url=service.url)) as store:
+            store.put_bytes("small", b"two")
+        assert service.objects == {
+            f"/bucket/{instance.object_name}": instance.path.read_bytes(),
+            "/bucket/small": b"two",
+        }
 
 
 @pytest.mark.parametrize("url", ["s3://", "s3://Bucket", "s3:///x", "s3://a b"])

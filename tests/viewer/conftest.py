@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.viewer.dicomweb_server import serve
+from tests.viewer.store_proxy import serve_store
 
 _HERE = Path(__file__).resolve().parent
 _MODULES = _HERE / "node_modules"
@@ -41,12 +42,20 @@ class Viewer:
     def show(self, folders: Sequence[Path], screenshots: Path) -> list[dict[str, Any]]:
         """Open each folder of DICOM files on a page of its own; return what ``drive.mjs`` reports of each."""
         with contextlib.ExitStack() as stack:
-            command = [self.node, str(_HERE / "drive.mjs"), self.chromium]
-            for index, folder in enumerate(folders):
-                place = screenshots / str(index)
-                place.mkdir()
-                command += [f"{stack.enter_context(serve(folder, _STATIC))}/", str(place)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+            return self._show([stack.enter_context(serve(folder, _STATIC)) for folder in folders], screenshots)
+
+    def show_store(self, dicomweb_url: str, screenshots: Path) -> dict[str, Any]:
+        """Open the one slide of a store on a page of the same origin; return what ``drive.mjs`` reports of it."""
+        with serve_store(dicomweb_url, _STATIC) as url:
+            return self._show([url], screenshots)[0]
+
+    def _show(self, urls: Sequence[str], screenshots: Path) -> list[dict[str, Any]]:
+        command = [self.node, str(_HERE / "drive.mjs"), self.chromium]
+        for index, url in enumerate(urls):
+            place = screenshots / str(index)
+            place.mkdir()
+            command += [f"{url}/", str(place)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
         assert done.returncode == 0, done.stderr
         reports: list[dict[str, Any]] = json.loads(done.stdout)
         return reports

@@ -168,7 +168,7 @@ def _multipart(parts: list[bytes], media_type: str) -> Response:
     return f'multipart/related; type="{media_type}"; boundary={_BOUNDARY}', body
 
 
-def _read_static(path: str, folders: Mapping[str, Path]) -> Response | None:
+def read_static(path: str, folders: Mapping[str, Path]) -> Response | None:
     """Return a file of `folders` (URL prefix -> folder), or the index page where a single-page application routes."""
     for prefix in sorted((prefix for prefix in folders if path.startswith(prefix)), key=len, reverse=True):
         folder = folders[prefix].resolve()
@@ -188,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
         if url.path.startswith(_PREFIX + "/"):
             answer = self.server.archive.answer(url.path.removeprefix(_PREFIX), parse_qs(url.query))
         else:
-            answer = _read_static(url.path, self.server.folders)
+            answer = read_static(url.path, self.server.folders)
         self._send(HTTPStatus.OK if answer else HTTPStatus.NOT_FOUND, *(answer or ("text/plain", b"not found\n")))
 
     def do_OPTIONS(self) -> None:

@@ -18,6 +18,8 @@ import pytest
 from PIL import Image
 
 from tests.factories.aperio import write_aperio_svs
+from tests.faults.command_line import run
+from tests.orthanc import Orthanc
 from tests.viewer.conftest import Viewer
 
 _HERE = Path(__file__).resolve().parent
@@ -91,6 +93,18 @@ def test_the_viewer_shows_every_level_of_a_converted_slide(
     converted_series: ConvertedSlide, viewer: Viewer, tmp_path: Path
 ) -> None:
     report = viewer.show([converted_series.series], tmp_path)[0]
+    assert len(report["views"]) >= 3
+    _assert_shows_source(converted_series, report)
+
+
+def test_the_viewer_shows_every_level_from_orthanc_after_an_upload(
+    converted_series: ConvertedSlide, viewer: Viewer, orthanc: Orthanc, tmp_path: Path
+) -> None:
+    orthanc.clear()
+    to, ledger = f"dicomweb+{orthanc.dicomweb_url}", tmp_path / "ledger.sqlite"
+    assert run("upload", converted_series.series, "--to", to, "--ledger", ledger).returncode == 0
+    report = viewer.show_store(orthanc.dicomweb_url, tmp_path)
+    orthanc.clear()
     assert len(report["views"]) >= 3
     _assert_shows_source(converted_series, report)
 

@@ -36,6 +36,7 @@ _END_OF_FRAMES = b"\xfe\xff\xdd\xe0\0\0\0\0"
 _LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 _BINARY_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW"})
 _BIG_ENDIAN, _IMPLICIT, _DEFLATED = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99"
+_WHOLE_SLIDE_IMAGE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 _LARGEST_ELEMENT = 64 * 1024 * 1024
 """A longer element is stepped over; its sequences would be dropped for their size anyway."""
 _CACHED_BYTES = 128 * 1024
@@ -82,7 +83,7 @@ def as_part10(ds: Dataset) -> bytes:
 
     What reads files then reads data sets too, by the same rules.
     """
-    from pydicom.dataset import FileMetaDataset
+    from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.filewriter import write_dataset
     from pydicom.uid import ExplicitVRLittleEndian
 
@@ -94,8 +95,7 @@ def as_part10(ds: Dataset) -> bytes:
         # Metadata of DICOMweb may tell how the instance is stored, in an element that no data set of a file has.
         told = ds.get("AvailableTransferSyntaxUID")
         meta.TransferSyntaxUID = told[0] if isinstance(told, list) else (told or ExplicitVRLittleEndian)
-    body = ds.group_dataset(0x0002)
-    body = type(ds)({tag: ds[tag] for tag in ds.keys() if 0x0002FFFF < tag < _PIXELS})  # noqa: SIM118 - no mapping
+    body = Dataset({tag: ds[tag] for tag in ds.keys() if 0x0002FFFF < tag < _PIXELS})  # noqa: SIM118 - no mapping
     stream = io.BytesIO()
     stream.write(bytes(128) + b"DICM")
     for part in (meta, body):
@@ -170,6 +170,8 @@ class HeaderReader:
         how = how_to_read(implicit=syntax == _IMPLICIT, big=syntax == _BIG_ENDIAN)
         self._read_elements(window, how, row, meta=False)
         if whole:
+            if not window.peek(1) and ("Rows" in row or row.get("SOPClassUID") == _WHOLE_SLIDE_IMAGE):
+                raise CorruptSourceError("ends before the pixel data", byte_offset=window.offset)
             _require_pixels(window, how)
 
     def _read_elements(self, window: ByteWindow, how: How, row: Row, *, meta: bool) -> None:
@@ -177,10 +179,12 @@ class HeaderReader:
         level = self.tree.root
         by_tag = level.by_tag
         while head := window.peek(12):
+            if meta and head[:2] != b"\x02\x00":
+                return  # what follows is encoded otherwise
             if len(head) < 8:
                 raise CorruptSourceError("ends inside an element", byte_offset=window.offset)
             tag, vr, length, start = _element(head, 0, how)
-            if meta != (tag >> 16 == 2) or tag >= _PIXELS:
+            if tag >= _PIXELS:
                 return
             column = by_tag.get(tag) or level.column(tag, vr.decode("latin-1"))
             if tag == _PER_FRAME_GROUPS:

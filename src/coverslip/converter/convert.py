@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -15,11 +15,20 @@ from typing import TYPE_CHECKING
 
 from coverslip.converter.request import ConversionRequest, ConversionResult, InstanceResult, SeriesResult
 from coverslip.converter.result_file import is_complete, source_as_json, write_result_file
-from coverslip.converter.series_plan import InstancePlan, SeriesPlan, associated_encoder, plan_series
+from coverslip.converter.series_plan import (
+    InstancePlan,
+    PixelPlan,
+    SeriesPlan,
+    associated_encoder,
+    plan_pixels,
+    plan_series,
+)
 from coverslip.converter.sources import open_slide
 from coverslip.converter.staging import io_errors, publish_folder, remove_abandoned_work, staged_folder
 from coverslip.errors import CorruptSourceError, SourceError, StoreError, ValidationFailedError
+from coverslip.tiler.budget import DEFAULT_MEMORY
 from coverslip.tiler.encode import FrameRun, Workload, encode_pyramid
+from coverslip.tiler.run_ahead import RunAhead
 
 if TYPE_CHECKING:
     from coverslip.converter.instance_writer import InstanceWriter
@@ -48,23 +57,27 @@ def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], No
         Nothing is left behind under a final name.
     """
     clock = _Clock()
-    with io_errors(SourceError, "slide cannot be read"), open_slide(request.path) as source:
+    with io_errors(SourceError, "slide cannot be read"), open_slide(request.path) as source, ExitStack() as work:
         before = _fingerprint(source)
+        pixels = plan_pixels(source, request)
+        progress = _Progress(sum(plan.work_pixels() for plan in pixels), on_pixels)
         clock.lap("open")
+        # Frames depend on no name, so they are made while the digest, which names everything, is still computed.
+        first = work.enter_context(_Pass(pixels[0], request, progress))
         digest = _digest_while_loading(source.files)
         clock.lap("digest")
-        plans = [plan_series(source, index, request, digest) for index in range(len(source.pyramids))]
-        progress = _Progress(sum(plan.work_pixels() for plan in plans), on_pixels)
+        plans = [plan_series(source, index, each, request, digest) for index, each in enumerate(pixels)]
         series = []
         with io_errors(StoreError, "series cannot be written"):
             remove_abandoned_work(request.output)
-            for plan in plans:
+            for index, plan in enumerate(plans):
                 if plan.folder.exists() and not request.overwrite:
                     series.append(_accept_existing(plan))
                     continue
-                with staged_folder(request.output) as staged:
+                with staged_folder(request.output) as staged, ExitStack() as own:
+                    frames = own.enter_context(_Pass(pixels[index], request, progress)) if index else first
                     try:
-                        result = _write_series(staged, plan, request, progress)
+                        result = _write_series(staged, plan, request, frames)
                     except CorruptSourceError:
                         _require_unchanged(source, before)  # the better explanation
                         raise
@@ -81,7 +94,10 @@ def plan_conversion(request: ConversionRequest) -> ConversionResult:
     """Say what `convert_slide` would write, without writing anything."""
     with io_errors(SourceError, "slide cannot be read"), open_slide(request.path) as source:
         digest = _digest_files(source.files)
-        plans = [plan_series(source, index, request, digest) for index in range(len(source.pyramids))]
+        plans = [
+            plan_series(source, index, pixels, request, digest)
+            for index, pixels in enumerate(plan_pixels(source, request))
+        ]
         series = tuple(plan.result([instance.result() for instance in plan.instances]) for plan in plans)
         return ConversionResult(source.format_name, digest, series)
 
@@ -99,24 +115,22 @@ def _accept_existing(plan: SeriesPlan) -> SeriesResult:
     return plan.result([instance.result() for instance in plan.instances], already_there=True)
 
 
-def _write_series(staged: Path, plan: SeriesPlan, request: ConversionRequest, progress: _Progress) -> SeriesResult:
+def _write_series(staged: Path, plan: SeriesPlan, request: ConversionRequest, work: _Pass) -> SeriesResult:
     """Write all instances of a series into the staging folder; each is checked as soon as it is complete."""
     from coverslip.converter.headers import open_writers
 
-    workload = Workload(request.workers, request.memory_bytes, on_pixels=progress.add)
-    runs = encode_pyramid(plan.source_pyramid.levels, plan.pyramid, plan.encoder, workload)
-    with ExitStack() as stack, closing(runs), ThreadPoolExecutor(max(1, request.workers // 2)) as executor:
+    with ExitStack() as stack, ThreadPoolExecutor(request.workers) as executor:
         writers = open_writers(stack, staged, plan, request)
         checks: dict[int, Future[InstanceResult]] = {}
         # Associated images first: one that cannot be read ends the work before the long part of it.
-        for index, frames in chain(_associated_frames(plan), runs):
+        for index, frames in chain(_associated_frames(plan), work):
             writers[index].write_frames(frames)
             if writers[index].complete:
                 checks[index] = executor.submit(_finish, writers[index], plan.instances[index])
         results = [checks[index].result() for index in sorted(checks)]
     if len(results) != len(plan.instances):
         raise ValidationFailedError(f"{len(results)} instances complete, expected {len(plan.instances)}")
-    missing = workload.missing_tiles
+    missing = work.workload.missing_tiles
     results = [replace(result, missing_tiles=missing.get(index, 0)) for index, result in enumerate(results)]
     return replace(plan.result(results), replaces=request.replaces)
 
@@ -149,6 +163,15 @@ def _finish(writer: InstanceWriter, instance: InstancePlan) -> InstanceResult:
         offset_table=file.offset_table,
         md5=file.md5,
     )
+
+
+class _Pass(RunAhead[FrameRun]):
+    """The pass over one region: under way from the start, closed at the end of its context."""
+
+    def __init__(self, pixels: PixelPlan, request: ConversionRequest, progress: _Progress) -> None:
+        self.workload = Workload(request.workers, request.memory_bytes, on_pixels=progress.add)
+        runs = encode_pyramid(pixels.source_pyramid.levels, pixels.pyramid, pixels.encoder, self.workload)
+        super().__init__(runs, lambda run: sum(map(len, run.frames)), (request.memory_bytes or DEFAULT_MEMORY) // 4)
 
 
 class _Clock:

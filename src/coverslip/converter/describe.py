@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coverslip.converter.request import ConversionRequest, InstanceResult
-from coverslip.converter.series_plan import SeriesPlan, plan_series
+from coverslip.converter.series_plan import SeriesPlan, plan_pixels, plan_series
 from coverslip.converter.sources import open_slide
 from coverslip.converter.sources.base import AssociatedImage, PixelSpacing, SlideSource, SourceLevel, SourcePyramid
 from coverslip.metadata_maps.icc import as_input_profile, profile_name
@@ -71,7 +71,7 @@ def _plan(source: SlideSource, index: int) -> SeriesPlan:
         include=tuple(source.associated_images),
         spacing_mm=None if known else _PLACEHOLDER_MM,
     )
-    return plan_series(source, index, request, digest="")
+    return plan_series(source, index, plan_pixels(source, request)[index], request, digest="")
 
 
 def _describe_region(pyramid: SourcePyramid, plan: SeriesPlan) -> dict[str, Any]:

@@ -28,7 +28,8 @@ _LARGEST_BASIC_OFFSET = 2**32 - 1
 _LARGEST_NATIVE = 2**32 - 2
 _COPY_BYTES = 16 << 20
 _HASHED_BYTES = 1 << 20
-_CHUNKS_BEHIND = 8
+_HASHED_BEHIND = 16 << 20
+"""Bytes given to be hashed in the background that may wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,13 +246,17 @@ class BackgroundMd5:
     def __init__(self) -> None:
         self._digest = hashlib.md5(usedforsecurity=False)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="coverslip-md5")
-        self._pending: deque[Future[None]] = deque()
+        self._pending: deque[tuple[int, Future[None]]] = deque()
+        self._behind = 0
 
     def update(self, data: bytes) -> None:
         """Add bytes; waits when too many are waiting already."""
-        self._pending.append(self._executor.submit(self._digest.update, data))
-        if len(self._pending) > _CHUNKS_BEHIND:
-            self._pending.popleft().result()
+        while self._pending and (self._pending[0][1].done() or self._behind + len(data) > _HASHED_BEHIND):
+            size, update = self._pending.popleft()
+            update.result()
+            self._behind -= size
+        self._pending.append((len(data), self._executor.submit(self._digest.update, data)))
+        self._behind += len(data)
 
     def hexdigest(self) -> str:
         """Return the digest of all that was given, and end the thread."""

@@ -56,8 +56,8 @@ class ConversionRequest:
     offset_table : str
         ``auto``, ``bot``, ``eot`` or ``none``.
     workers : int
-    memory_bytes : int
-        Budget for frames and blocks in flight; shapes the work, never the output.
+    memory_bytes : int, optional
+        Budget for frames and blocks in flight, see `Workload`; shapes the work, never the output.
     overwrite : bool
         Replace a series that is already there.
     mapped : MappedSlide, optional
@@ -78,7 +78,7 @@ class ConversionRequest:
     uid_root: str = UUID_ROOT
     offset_table: str = "auto"
     workers: int = 2
-    memory_bytes: int = 64 << 20
+    memory_bytes: int | None = None
     overwrite: bool = False
     mapped: MappedSlide | None = None
     replaces: Replacement | None = None

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from coverslip import __version__
-from coverslip.converter.identity import instance_uuid, merkle_md5, series_uuid
 from coverslip.converter.request import InstanceResult, SeriesResult
 from coverslip.converter.sources.base import SlideSource
 from coverslip.converter.uids import OUTPUT_FORMAT
+from coverslip.uuids import instance_uuid, merkle_md5, series_uuid
 
 __all__ = ["RESULT_FILE", "is_complete", "series_as_json", "source_as_json", "write_result_file"]
 

@@ -32,7 +32,15 @@ from coverslip.tiler.grid import TileGrid
 from coverslip.tiler.pyramid import Pyramid, PyramidLevel, StoredLevel, plan_pyramid
 from coverslip.validators.report import Finding, Severity
 
-__all__ = ["InstancePlan", "SeriesPlan", "base_spacing", "plan_series", "stored_level"]
+__all__ = [
+    "InstancePlan",
+    "PixelPlan",
+    "SeriesPlan",
+    "base_spacing",
+    "plan_pixels",
+    "plan_series",
+    "stored_level",
+]
 
 JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 ASSOCIATED_IMAGES = ("thumbnail", "overview", "label")
@@ -86,6 +94,21 @@ class InstancePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class PixelPlan:
+    """What will become of the pixels of one region, whatever names and metadata they get."""
+
+    source_pyramid: SourcePyramid
+    spacing: PixelSpacing
+    pyramid: Pyramid
+    encoder: FrameEncoder
+
+    def work_pixels(self) -> int:
+        """Return the pixels that are read from the source, for a progress bar."""
+        grids = [level.grid for level in self.pyramid.levels if level.stored_level_index is not None]
+        return sum(grid.number_of_frames * grid.rows * grid.columns for grid in grids)
+
+
+@dataclass(frozen=True, slots=True)
 class SeriesPlan:
     """One series to be written: the pyramid's levels first, then the associated images.
 
@@ -107,11 +130,6 @@ class SeriesPlan:
     collection: Mapping[str, str | tuple[str, ...]]
     curated: tuple[str, ...]
 
-    def work_pixels(self) -> int:
-        """Return the pixels that are read from the source, for a progress bar."""
-        grids = [level.grid for level in self.pyramid.levels if level.stored_level_index is not None]
-        return sum(grid.number_of_frames * grid.rows * grid.columns for grid in grids)
-
     def result(self, instances: Sequence[InstanceResult], *, already_there: bool = False) -> SeriesResult:
         """Return the result with what has become of its instances."""
         unused = tuple(f"level {level.stored_level_index}: {level.reason}" for level in self.pyramid.unused_levels)
@@ -128,16 +146,8 @@ class SeriesPlan:
         )
 
 
-def plan_series(source: SlideSource, pyramid_index: int, request: ConversionRequest, digest: str) -> SeriesPlan:
-    """Plan the series of one region.
-
-    Parameters
-    ----------
-    source : SlideSource
-    pyramid_index : int
-    request : ConversionRequest
-    digest : str
-        SHA-256 of the slide's files.
+def plan_pixels(source: SlideSource, request: ConversionRequest) -> list[PixelPlan]:
+    """Plan the pyramid of each region.
 
     Raises
     ------
@@ -146,17 +156,45 @@ def plan_series(source: SlideSource, pyramid_index: int, request: ConversionRequ
     UsageError
         If the options do not fit the slide.
     """
-    source_pyramid = source.pyramids[pyramid_index]
-    findings = list(source.findings)
+    return [_plan_pixels(source, source_pyramid, request) for source_pyramid in source.pyramids]
+
+
+def _plan_pixels(source: SlideSource, source_pyramid: SourcePyramid, request: ConversionRequest) -> PixelPlan:
     spacing = base_spacing(source_pyramid, request)
     if spacing is None:
-        reasons = [finding.message for finding in findings if finding.rule == "source.spacing-unknown"]
+        reasons = [finding.message for finding in source.findings if finding.rule == "source.spacing-unknown"]
         raise MissingMetadataError(f"{(reasons or ['no pixel spacing'])[0]}; supply micrometres per pixel with --mpp")
     spacing_mm = (round(spacing.row_mm, _SPACING_DECIMALS), round(spacing.column_mm, _SPACING_DECIMALS))
     stored = [stored_level(level) for level in source_pyramid.levels]
     pyramid = plan_pyramid(stored, spacing_mm, request.pyramid)
     base = source_pyramid.levels[0]
     encoder = make_encoder(pyramid.codec, dtype=base.dtype, samples_per_pixel=base.samples_per_pixel)
+    return PixelPlan(source_pyramid, spacing, pyramid, encoder)
+
+
+def plan_series(
+    source: SlideSource, pyramid_index: int, pixels: PixelPlan, request: ConversionRequest, digest: str
+) -> SeriesPlan:
+    """Plan the series of one region.
+
+    Parameters
+    ----------
+    source : SlideSource
+    pyramid_index : int
+    pixels : PixelPlan
+        Of the same region.
+    request : ConversionRequest
+    digest : str
+        SHA-256 of the slide's files.
+
+    Raises
+    ------
+    UsageError
+        If the options do not fit the slide.
+    """
+    source_pyramid, pyramid, encoder = pixels.source_pyramid, pixels.pyramid, pixels.encoder
+    findings = list(source.findings)
+    base = source_pyramid.levels[0]
     identity = request.identity_attributes()
     metadata, record = deidentify(source.metadata, request.policy, request.deid_key, identity.get("PatientID", ""))
     container = (
@@ -183,7 +221,7 @@ def plan_series(source: SlideSource, pyramid_index: int, request: ConversionRequ
         tuple(instances),
         MappingProxyType(uids),
         container,
-        spacing,
+        pixels.spacing,
         icc_profile,
         metadata,
         claim(

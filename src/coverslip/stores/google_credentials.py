@@ -132,7 +132,7 @@ class _Bridge(google.auth.credentials.Credentials):
     def refresh(self, request: google.auth.transport.Request) -> None:
         """Get another token in place of the one that this thread has sent last."""
         if not self._authorization.renew(getattr(self._sent, "value", None)):
-            raise google.auth.exceptions.RefreshError("no other token")  # type: ignore[no-untyped-call]
+            raise StoreError("the store does not accept the credentials (401 Unauthorized)")
 
     def __getstate__(self) -> Mapping[str, Any]:
         raise TypeError("credentials are not copied")

@@ -41,7 +41,7 @@ def open_store_at(url: str, options: StoreOptions) -> HealthcareStore:
     if match is None:
         raise UsageError(f"{url}: wanted healthcare://project/location/dataset/store")
     if options.staging_url and not options.staging_url.startswith("gs://"):
-        raise UsageError(f"{options.staging_url}: wanted gs://bucket or gs://bucket/prefix to stage instances in")
+        raise UsageError("staging: wanted gs://bucket or gs://bucket/prefix")
     return HealthcareStore(match[1], match[2], match[3], match[4], options)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -21,7 +22,7 @@ __all__ = ["LocalStore", "open_store_at"]
 
 def open_store_at(url: str, options: StoreOptions) -> LocalStore:
     """Open the folder at a ``file:`` URL or path; it is made when something is put."""
-    if url.startswith("file://"):
+    if url.lower().startswith("file://"):
         parts = urlsplit(url)
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
             raise UsageError(f"{url}: wanted file:/// and the path of a folder")
@@ -77,6 +78,8 @@ class LocalStore(NamedBytes):
                 state = path.stat()
             except (FileNotFoundError, NotADirectoryError):
                 return None
+        if stat.S_ISDIR(state.st_mode):
+            return None
         return StoredInstance(
             self.location_of(name), size_bytes=state.st_size, generation=f"{state.st_ino}-{state.st_mtime_ns}"
         )
@@ -84,7 +87,7 @@ class LocalStore(NamedBytes):
     def iter_objects(self, prefix: str = "") -> Iterator[StoredInstance]:
         """Yield every file whose name begins with `prefix`, but those under way."""
         start = self._folder / prefix.rpartition("/")[0]
-        for folder, folders, files in os.walk(start):
+        for folder, folders, files in os.walk(start, onerror=self._tell_unreadable):
             folders.sort()
             for file in sorted(files):
                 path = Path(folder, file)
@@ -122,6 +125,11 @@ class LocalStore(NamedBytes):
 
     def close(self) -> None:
         """Do nothing: no file stays open."""
+
+    def _tell_unreadable(self, error: OSError) -> None:
+        """Raise what would otherwise make a listing too short."""
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise StoreError(f"{self.url}: cannot be listed: {error.strerror}") from None
 
     def _path(self, name: str) -> Path:
         return self._folder / require_object_name(name)

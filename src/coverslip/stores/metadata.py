@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from coverslip.errors import StoreError
+from coverslip.stores.quiet import no_pydicom_warnings
 
 if TYPE_CHECKING:
     from pydicom.dataelem import DataElement
@@ -70,7 +71,8 @@ def parse_metadata(model: Mapping[str, Any], read_bulk: Callable[[str], bytes], 
 
     kept = {tag: value for tag, value in model.items() if tag[:4].upper() not in ("0002", "7FE0")}
     try:
-        header = Dataset.from_json(kept, bulk_data_uri_handler=lambda _tag, _vr, uri: read_bulk(uri))
+        with no_pydicom_warnings():
+            header = Dataset.from_json(kept, bulk_data_uri_handler=lambda _tag, _vr, uri: read_bulk(uri))
     except StoreError:
         raise
     except Exception:  # noqa: BLE001 - pydicom lets through what its conversions raise; values are not shown

@@ -15,6 +15,7 @@ from coverslip.errors import StoreError
 from coverslip.stores.base import Comparison, InstanceUids, LocalInstance, OnBytes, PutResult, StoredInstance
 from coverslip.stores.options import Naming
 from coverslip.stores.part10 import Part10File
+from coverslip.stores.quiet import no_pydicom_warnings
 from coverslip.stores.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Digest", "NamedBytes", "require_object_name"]
 
-READ_CHUNK_BYTES = 1 << 20
+_READ_CHUNK_BYTES = 8 << 20
 _HEADER_CHUNK_BYTES = 256 << 10
 _UID = r"[0-9.]{1,64}"
 
@@ -131,7 +132,7 @@ class NamedBytes(ABC):
         from pydicom.errors import InvalidDicomError
 
         name = self.name_of(stored)
-        with io.BufferedReader(_RangeFile(self, stored), _HEADER_CHUNK_BYTES) as file:
+        with io.BufferedReader(_RangeFile(self, stored), _HEADER_CHUNK_BYTES) as file, no_pydicom_warnings():
             try:
                 header = dcmread(file, stop_before_pixels=True)
             except (InvalidDicomError, ValueError, EOFError, AttributeError, KeyError):
@@ -218,7 +219,7 @@ class NamedBytes(ABC):
 
     def _iter_chunks(self, stored: StoredInstance) -> Iterator[bytes]:
         offset = 0
-        while chunk := self.read_range(stored, offset, READ_CHUNK_BYTES):
+        while chunk := self.read_range(stored, offset, _READ_CHUNK_BYTES):
             yield chunk
             offset += len(chunk)
             if offset == stored.size_bytes:

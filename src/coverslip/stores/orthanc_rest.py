@@ -50,13 +50,13 @@ class OrthancRest:
         self._lock = threading.Lock()
 
     def is_there(self) -> bool:
-        """Whether this is Orthanc; asked once."""
+        """Whether this is Orthanc; asked until there is an answer."""
         with self._lock:
             if self._is_there is None:
                 self._is_there = self._recognise()
-            return self._is_there
+            return bool(self._is_there)
 
-    def _recognise(self) -> bool:
+    def _recognise(self) -> bool | None:
         if self._root.endswith("/"):
             return False  # the service is at the root of its host
         try:
@@ -64,7 +64,9 @@ class OrthancRest:
                 "GET", f"{self._root}/system", "Orthanc", headers={"Accept": "application/json"}
             )
             system = json.loads(answer.content)
-        except (StoreError, ValueError):
+        except StoreError as error:
+            return None if error.retryable else False
+        except ValueError:
             return False
         return isinstance(system, dict) and {"ApiVersion", "DicomAet", "DatabaseVersion"} <= system.keys()
 

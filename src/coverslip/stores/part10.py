@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from coverslip.errors import StoreError
+from coverslip.stores.quiet import no_pydicom_warnings
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -104,7 +105,8 @@ class Part10File:
 
         with self._open() as file:
             try:
-                header = dcmread(file, stop_before_pixels=True)
+                with no_pydicom_warnings():
+                    header = dcmread(file, stop_before_pixels=True)
             except (InvalidDicomError, ValueError, EOFError, AttributeError, KeyError, struct.error, OSError):
                 raise StoreError(f"{self.path.name}: not a readable DICOM file") from None
             if header.file_meta.get("TransferSyntaxUID") is None:

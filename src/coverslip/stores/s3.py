@@ -38,6 +38,7 @@ from coverslip.stores.transport import require_safe_url, status_failure
 from coverslip.stores.whole_file import iter_chunks
 
 if TYPE_CHECKING:
+    from obstore import PutMode
     from obstore.store import ClientConfig, S3Config
 
 __all__ = ["S3Store", "open_store_at"]
@@ -47,6 +48,7 @@ _MOST_PARTS = 9_000  # of 10,000
 _PARTS_AT_ONCE = 2
 _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _LONGEST_REQUEST_S = 600
+_RETRIES_OF_REQUESTS = 2  # by the library, at once; calls as a whole are retried by the policy
 
 
 def open_store_at(url: str, options: StoreOptions) -> S3Store:
@@ -77,6 +79,7 @@ class S3Store(NamedBytes):
         self._prefix = prefix
         self._options = options
         self._retrier = Retrier(options.retry)
+        self._takes_conditions = True
         found = [os.environ[name] for name in _ENDPOINT_VARIABLES if os.environ.get(name)]
         endpoint = options.endpoint_url or (found[0] if found else "")
         self._endpoint = require_safe_url(endpoint, options) if endpoint else ""
@@ -124,15 +127,19 @@ class S3Store(NamedBytes):
                     content() if is_large else b"".join(content()),
                     attributes={"Content-Type": "application/dicom", "md5": instance.md5},
                     # The library has no condition for what goes in parts.
-                    mode=None if is_large else "create",
+                    mode=None if is_large or not self._takes_conditions else "create",
                     use_multipart=is_large,
                     chunk_size=parts.part_bytes,
                     max_concurrency=_PARTS_AT_ONCE,
                 ),
                 AlreadyExistsError,
+                NotSupportedError,
             )
         except AlreadyExistsError:
             return None
+        except NotSupportedError:
+            self._takes_conditions = False
+            raise StoreError(f"{name}: the store takes no conditions", retryable=True) from None
         stored = self._require_object(name)
         if not self.compare_stored(instance, stored).equal:
             self.remove(stored)
@@ -158,7 +165,8 @@ class S3Store(NamedBytes):
         """Yield every object whose name begins with `prefix`."""
         folder = prefix.rpartition("/")[0]
         pages = iter(obstore.list(self._bucket, prefix=folder or None))
-        while (page := self._call(prefix or self.url, lambda: next(pages, None))) is not None:
+        # Not tried again: after a failure the library's iterator would seem to be at its end.
+        while (page := _told(prefix or self.url, lambda: next(pages, None))) is not None:
             for told in page:
                 name = str(told["path"])
                 if name.startswith(prefix):
@@ -184,15 +192,25 @@ class S3Store(NamedBytes):
                     self._bucket,
                     name,
                     data,
-                    mode={"e_tag": there.generation} if there and there.generation else "create",
+                    mode=self._condition(there),
                     use_multipart=False,
                 ),
                 AlreadyExistsError,
+                NotSupportedError,
                 PreconditionError,
             )
+        except NotSupportedError:
+            self._takes_conditions = False
+            self.put_bytes(name, data)
         except (AlreadyExistsError, PreconditionError):
             if self.read_bytes(name) != data:
                 raise ConflictError(f"{name}: was put by somebody else at the same time") from None
+
+    def _condition(self, there: StoredInstance | None) -> PutMode | None:
+        """Return what keeps a put from replacing another object than the one that was seen."""
+        if not self._takes_conditions:
+            return None
+        return {"e_tag": there.generation} if there and there.generation else "create"
 
     def remove(self, stored: StoredInstance) -> bool:
         """Remove an object."""
@@ -248,7 +266,7 @@ class S3Store(NamedBytes):
             config=config,
             client_options=client,
             retry_config={
-                "max_retries": max(0, policy.attempts - 1),
+                "max_retries": min(_RETRIES_OF_REQUESTS, policy.attempts - 1),
                 "backoff": {
                     "init_backoff": timedelta(seconds=policy.first_wait_s),
                     "max_backoff": timedelta(seconds=policy.longest_wait_s),
@@ -311,7 +329,10 @@ def _told[T](what: str, call: Callable[[], T], *expected: type[Exception]) -> T:
     except expected:
         raise
     except (BaseError, FileNotFoundError) as error:
-        raise _failure(what, error) from None
+        failure = _failure(what, error)
+        if NotSupportedError in expected and _status(error) == 501:
+            raise NotSupportedError from None
+        raise failure from None
 
 
 def _failure(what: str, error: Exception) -> StoreError:
@@ -323,7 +344,13 @@ def _failure(what: str, error: Exception) -> StoreError:
         return StoreError(f"{what}: not in the bucket, or there is no such bucket")
     if isinstance(error, NotSupportedError):
         return StoreError(f"{what}: the store does not support this")
-    status = re.search(r"status code: (\d{3})", str(error))
+    status = _status(error)
     if status is not None:
-        return status_failure(what, int(status[1]))
+        return status_failure(what, status)
     return StoreError(f"{what}: the connection failed", retryable=True)
+
+
+def _status(error: Exception) -> int | None:
+    """Return the status of HTTP that a message of the library holds."""
+    found = re.search(r"status code: (\d{3})", str(error))
+    return int(found[1]) if found else None

@@ -35,6 +35,8 @@ class Segment(NamedTuple):
         Whether the first derived level comes from decoding at half scale, where the codec can.
     block_tiles : int
         Side of a block in tiles of the stored level, a power of two.
+    frame_bytes : int
+        Mean size of the stored level's frames, if they are copied and it is known; else 0.
     """
 
     source: ReadableLevel
@@ -43,6 +45,16 @@ class Segment(NamedTuple):
     reuse: bool
     fast: bool
     block_tiles: int
+    frame_bytes: int = 0
+
+    @property
+    def reads_blocks(self) -> bool:
+        """Whether the stored level is read block by block, since stored tiles or strips straddle what is written.
+
+        Where none does, a region of one tile at a time costs no stored tile a second decoding, and stays in the cache.
+        """
+        (rows, columns), written = self.source.decoding_unit, self.grids[0]
+        return not self.reuse and bool(written.rows % rows or written.columns % columns)
 
     @property
     def depth(self) -> int:
@@ -92,8 +104,8 @@ class Block:
         depth = segment.depth
         grid = segment.grids[depth]
         side = segment.block_tiles >> depth
-        if not segment.reuse:
-            self._read_region()
+        if segment.reads_blocks:
+            self._region = self._read_region(*self._corner, segment.block_tiles)
         for row in range(tile_row >> depth, min((tile_row >> depth) + side, grid.tile_rows)):
             for column in range(tile_column >> depth, min((tile_column >> depth) + side, grid.tile_columns)):
                 pixels = self._encode_tile(depth, row, column)
@@ -104,16 +116,19 @@ class Block:
         self._tiles.clear()
         return self
 
-    def _read_region(self) -> None:
-        grid, tiles = self.segment.grids[0], self.segment.block_tiles
-        self._region, self.missing_tiles = self.segment.source.read_region(
-            self._corner[0] * grid.rows,
-            self._corner[1] * grid.columns,
+    def _read_region(self, tile_row: int, tile_column: int, tiles: int) -> Pixels:
+        """Read a square of tiles of the grid that is written."""
+        grid = self.segment.grids[0]
+        pixels, missing_tiles = self.segment.source.read_region(
+            tile_row * grid.rows,
+            tile_column * grid.columns,
             tiles * grid.rows,
             tiles * grid.columns,
             focal_plane_index=self._plane[0],
             optical_path_index=self._plane[1],
         )
+        self.missing_tiles += missing_tiles
+        return pixels
 
     def _encode_tile(self, level: int, row: int, column: int) -> Pixels | None:
         """Encode a tile and all tiles that it derives from.
@@ -142,10 +157,13 @@ class Block:
     def _encode_base_tile(self, row: int, column: int) -> Pixels | None:
         """Copy or encode a tile of the stored level."""
         grid, source = self.segment.grids[0], self.segment.source
-        if self._region is not None:
-            top, left = (row - self._corner[0]) * grid.rows, (column - self._corner[1]) * grid.columns
-            pixels = self._region[top : top + grid.rows, left : left + grid.columns]
-            self._add_frame(0, row, self.segment.encoder.encode(np.ascontiguousarray(pixels)))
+        if not self.segment.reuse:
+            if self._region is None:
+                pixels = self._read_region(row, column, 1)
+            else:
+                top, left = (row - self._corner[0]) * grid.rows, (column - self._corner[1]) * grid.columns
+                pixels = np.ascontiguousarray(self._region[top : top + grid.rows, left : left + grid.columns])
+            self._add_frame(0, row, self.segment.encoder.encode(pixels))
             return pixels
         address = TileAddress(row, column, *self._plane)
         frame = self._copy_frame(address)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from coverslip.tiler.block import Block, Segment
+from coverslip.tiler.budget import WorkShape, shape_work
 from coverslip.tiler.codecs.base import FrameEncoder, Pixels
 from coverslip.tiler.downsample import halve, replicate_edges
 from coverslip.tiler.pyramid import Pyramid
@@ -28,12 +29,6 @@ __all__ = ["FrameRun", "Workload", "encode_pyramid"]
 
 BLOCK_PIXELS = 2048
 """Longest side of a block, where tiles are smaller than that."""
-
-IN_FLIGHT = 4
-"""Blocks begun or finished per worker before the first of them is taken."""
-
-EXPECTED_COMPRESSION = 8
-"""Assumed ratio of decoded to encoded bytes when memory is planned; the row of a lossless slide is larger."""
 
 
 class FrameRun(NamedTuple):
@@ -51,8 +46,10 @@ class Workload:
     ----------
     workers : int
         Threads that read, decode, halve and encode.
-    memory_bytes : int
-        What the encoded frames of a block row and the blocks in flight may take.
+    memory_bytes : int, optional
+        What frames and pixels may take; by default 64 MB, or as much as large tiles need at the least.
+    block_pixels : int
+        Longest side of a block, where tiles are smaller than that.
     missing_tiles : dict
         Filled in: stored tiles that the file does not hold, by level index of the pyramid.
     on_pixels : callable, optional
@@ -60,7 +57,8 @@ class Workload:
     """
 
     workers: int = 1
-    memory_bytes: int = 64 << 20
+    memory_bytes: int | None = None
+    block_pixels: int = BLOCK_PIXELS
     missing_tiles: dict[int, int] = field(default_factory=dict)
     on_pixels: Callable[[int], None] | None = None
 
@@ -93,45 +91,43 @@ def encode_pyramid(
         If a stored tile cannot be read or decoded.
     EncodingError
         If the encoder refuses a frame.
+    UsageError
+        If the memory does not hold one block of a level.
     """
-    for run in pyramid.segments():
-        segment = _plan_segment(stored_levels, pyramid, run, encoder, workload)
+    segments = [(run, _plan_segment(stored_levels, pyramid, run, encoder)) for run in pyramid.segments()]
+    shapes = [
+        shape_work(segment, workload.workers, workload.memory_bytes, workload.block_pixels) for _, segment in segments
+    ]
+    for (run, planned), shape in zip(segments, shapes, strict=True):
+        segment = planned._replace(block_tiles=shape.block_tiles)
         grid = segment.grids[0]
         for optical_path in range(grid.optical_paths):
             for focal_plane in range(grid.focal_planes):
-                for level, frames in _encode_plane(segment, focal_plane, optical_path, workload, run[0]):
+                for level, frames in _encode_plane(segment, focal_plane, optical_path, shape, workload, run[0]):
                     yield FrameRun(run[level], frames)
 
 
 def _plan_segment(
-    stored_levels: Sequence[ReadableLevel],
-    pyramid: Pyramid,
-    run: Sequence[int],
-    encoder: FrameEncoder,
-    workload: Workload,
+    stored_levels: Sequence[ReadableLevel], pyramid: Pyramid, run: Sequence[int], encoder: FrameEncoder
 ) -> Segment:
-    """Return the segment of a run of levels, with blocks as large as cache and memory suggest.
-
-    The frames do not depend on the size of the blocks: means are exact whatever the order of work.
-    """
+    """Return the segment of a run of levels, in blocks of one tile."""
     first = pyramid.levels[run[0]]
     source = stored_levels[first.stored_level_index or 0]
-    grid = first.grid
-    row_bytes = grid.total_pixel_matrix_columns * grid.rows * source.samples_per_pixel * source.dtype.itemsize
-    row_bytes //= EXPECTED_COMPRESSION
-    tiles = 1
-    while max(grid.rows, grid.columns) * tiles * 2 <= BLOCK_PIXELS:
-        if tiles >= 2 and row_bytes * tiles * 2 > workload.memory_bytes // 2:
-            break
-        tiles *= 2
     reuse = first.reuses_frames
     grids = tuple(pyramid.levels[index].grid for index in run)
+    lengths = source.expected_frame_lengths() if reuse else None
+    frame_bytes = sum(lengths) // len(lengths) if lengths else 0
     # Half-scale decoding needs whole stored tiles: it serves a level whose frames are reused.
-    return Segment(source, grids, encoder, reuse, pyramid.fast and reuse, tiles)
+    return Segment(source, grids, encoder, reuse, pyramid.fast and reuse, 1, frame_bytes)
 
 
 def _encode_plane(
-    segment: Segment, focal_plane_index: int, optical_path_index: int, workload: Workload, level_index: int
+    segment: Segment,
+    focal_plane_index: int,
+    optical_path_index: int,
+    shape: WorkShape,
+    workload: Workload,
+    level_index: int,
 ) -> Iterator[tuple[int, list[bytes]]]:
     """Yield (level of the segment, a row of frames) of one plane, each level's rows from top to bottom."""
     tiles, grid = segment.block_tiles, segment.grids[0]
@@ -142,7 +138,7 @@ def _encode_plane(
         return Block(segment, *corner, focal_plane_index, optical_path_index).encode()
 
     corners = ((row, column) for row in range(0, grid.tile_rows, tiles) for column in columns)
-    with closing(_in_order(encode_block, corners, workload.workers)) as blocks:
+    with closing(_in_order(encode_block, corners, shape)) as blocks:
         for block_row in range(-(-grid.tile_rows // tiles)):
             rows: list[list[list[bytes]]] = [[[] for _ in range(tiles >> level)] for level in range(segment.depth + 1)]
             for block_column, block in enumerate(islice(blocks, len(columns))):
@@ -192,17 +188,17 @@ class _UpperLevel:
             yield from self._above.finish_row(own_row)
 
 
-def _in_order[T, R](work: Callable[[T], R], items: Iterator[T], workers: int) -> Generator[R]:
-    """Yield ``work(item)`` for every item in order, `workers` at a time, with a bounded number in flight."""
-    if workers == 1:
+def _in_order[T, R](work: Callable[[T], R], items: Iterator[T], shape: WorkShape) -> Generator[R]:
+    """Yield ``work(item)`` for every item in order, with as many at a time and in flight as `shape` says."""
+    if shape.workers == 1:
         yield from map(work, items)
         return
     pending: deque[Future[R]] = deque()
-    executor = ThreadPoolExecutor(workers, thread_name_prefix="coverslip")
+    executor = ThreadPoolExecutor(shape.workers, thread_name_prefix="coverslip")
     try:
         for item in items:
             pending.append(executor.submit(work, item))
-            if len(pending) >= IN_FLIGHT * workers:
+            if len(pending) >= shape.in_flight:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

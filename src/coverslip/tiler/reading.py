@@ -22,6 +22,11 @@ class ReadableLevel(Protocol):
         ...
 
     @property
+    def decoding_unit(self) -> tuple[int, int]:
+        """(rows, columns) of what cannot be decoded but together: a stored tile, or a strip."""
+        ...
+
+    @property
     def dtype(self) -> np.dtype[np.generic]:
         """Type of a decoded sample: uint8, uint16 or float32."""
         ...

@@ -155,7 +155,7 @@ def test_a_query_that_needs_too_much_memory_is_ended_and_writes_nothing_to_disk(
 
 
 def test_a_wrong_name_is_told_in_one_line(catalog: SearchableCatalog) -> None:
-    with pytest.raises(UsageError, match='^--sql: Binder Error: Referenced column "Stain" not found'):
+    with pytest.raises(UsageError, match=r'^--sql: Binder Error: Referenced column "Stain" not found'):
         run_sql(catalog, "SELECT Stain FROM idc_index")
     with pytest.raises(UsageError, match="--dialect mysql: expected one of"):
         run_sql(catalog, "SELECT 1", dialect="mysql")
@@ -168,8 +168,8 @@ def test_a_wrong_name_is_told_in_one_line(catalog: SearchableCatalog) -> None:
         ("SELECT x, place FROM UNNEST(['a', 'b']) AS x WITH OFFSET AS place ORDER BY place", [("a", 0), ("b", 1)]),
         ("SELECT x, offset FROM UNNEST(['a', 'b']) AS x WITH OFFSET ORDER BY offset", [("a", 0), ("b", 1)]),
         (
-            "SELECT n, x, place FROM (SELECT 1 AS n, ['a', 'b'] AS xs UNION ALL SELECT 2, ARRAY<STRING>[]) AS t "
-            "LEFT JOIN UNNEST(t.xs) AS x WITH OFFSET AS place ON TRUE ORDER BY n, place",
+            """SELECT n, x, place FROM (SELECT 1 AS n, ['a', 'b'] AS xs UNION ALL SELECT 2, ARRAY<STRING>[]) AS t
+            LEFT JOIN UNNEST(t.xs) AS x WITH OFFSET AS place ON TRUE ORDER BY n, place""",
             [(1, "a", 0), (1, "b", 1), (2, None, None)],
         ),
         ("SELECT (SELECT MAX(place) FROM UNNEST(['a', 'b', 'c']) AS x WITH OFFSET AS place)", [(2,)]),
@@ -185,8 +185,8 @@ def test_a_wrong_name_is_told_in_one_line(catalog: SearchableCatalog) -> None:
         ('SELECT COUNTIF(Modality = "SM") FROM idc_index', [(9,)]),
         ("SELECT COUNT(*) FROM `bigquery-public-data.idc_current.idc_index` WHERE Modality = 'SM'", [(9,)]),
         ("SELECT COUNT(*) FROM idc_v17.idc_index", [(14,)]),
-        ("SELECT COUNT(*) FROM `p.d.dicom_all`, UNNEST(OpticalPathSequence) AS path WHERE path.OpticalPathDescription "
-         "= 'CD3'", [(4,)]),
+        ("""SELECT COUNT(*) FROM `p.d.dicom_all`, UNNEST(OpticalPathSequence) AS path
+            WHERE path.OpticalPathDescription = 'CD3'""", [(4,)]),
         ("SELECT DISTINCT code.CodeMeaning FROM dicom_all AS d, d.AdmittingDiagnosesCodeSequence AS code ORDER BY 1",
          [("Carcinoma of prostate",), ("Colorectal cancer",)]),
         ("SELECT FORMAT_DATE('%Y', DATE '2026-02-03'), DATE_DIFF(DATE '2026-02-03', DATE '2026-02-01', DAY)",
@@ -230,5 +230,5 @@ def test_the_dialect_of_a_query_is_seen(catalog: SearchableCatalog, sql: str, di
     "sql", ["SELECT FROM", "SELECT 1; SELECT 2", "DELETE FROM t WHERE TRUE", "SELECT 1 FROM (", ""]
 )
 def test_what_is_no_single_query_of_bigquery_is_refused(sql: str) -> None:
-    with pytest.raises(UsageError, match="^--sql: [^\n]+$"):
+    with pytest.raises(UsageError, match=r"^--sql: [^\n]+$"):
         translate_bigquery(sql)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,8 +67,9 @@ class StrictHealthcare(StrictDicomWeb):
         return super().answer(request)
 
     def _start(self, operation: Operation) -> Response:
-        name = f"projects/p/locations/l/datasets/d/operations/{len(self.operations) + 1}"
-        self.operations[name] = operation
+        with self.lock:
+            name = f"projects/p/locations/l/datasets/d/operations/{len(self.operations) + 1}"
+            self.operations[name] = operation
         return as_json(200, {"name": name})
 
     def _operation(self, name: str) -> Response:
@@ -95,7 +97,7 @@ class StrictHealthcare(StrictDicomWeb):
         if self.imports:
             header = dcmread(path, stop_before_pixels=True)
             key = (header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID)
-            kept = self._folder.name + f"/imported-{len(self.operations)}"
+            kept = f"{self._folder.name}/{secrets.token_hex(8)}"
             with open(kept, "wb") as file:
                 file.write(path.read_bytes())
             # What is there already is passed over without a word.

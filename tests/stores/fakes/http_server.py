@@ -8,8 +8,10 @@ import re
 import socket
 import ssl
 import struct
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -180,9 +182,9 @@ class FakeServer:
             request_queue_size = 64
 
             def handle_error(self, request: object, client_address: object) -> None:
-                import traceback
-
-                fake.errors.append(traceback.format_exc())
+                # A client may leave, or refuse the certificate, at any moment.
+                if not isinstance(sys.exception(), ConnectionError | ssl.SSLError | Dropped):
+                    fake.errors.append(traceback.format_exc())
 
         self.errors: list[str] = []
         self._server = Server(("127.0.0.1", 0), Handler)

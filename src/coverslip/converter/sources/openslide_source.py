@@ -95,6 +95,7 @@ class OpenSlideLevel:
         self.level_index = level_index
         level_rows, level_columns = (max(1, round(extent / self._downsample)) for extent in (rows, columns))
         self.grid = TileGrid(level_rows, level_columns, *_TILE)
+        self.decoding_unit = _TILE
         self.pixel_spacing: PixelSpacing | None = None
         self.compression, self.lossy_method = compression
         self.stored_bytes = stored_bytes

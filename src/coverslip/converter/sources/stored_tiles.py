@@ -18,6 +18,8 @@ __all__ = ["StoredTiles", "open_stored_tiles", "unreadable_kind"]
 _EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 _MOST_PIXELS = 1 << 25
 """Most pixels of one tile or strip: 96 MB decoded."""
+_FAST_INFLATE_PIXELS = 1 << 26
+"""Loading imagecodecs takes as long as it saves on so many pixels."""
 _LONGEST_FRAME_SIDE = 65535
 """What Rows and Columns can hold (PS3.3 C.7.6.3)."""
 _EOI = b"\xff\xd9"
@@ -260,11 +262,15 @@ def _by(size: tuple[int, ...]) -> str:
 def _plain_tiles(page: TiffPage, name: str, sample: bytes) -> StoredTiles:
     """Pixels as they are, or behind a lossless general purpose compression."""
     columns = page.segment_columns
+    # Inflates twice as fast as zlib, once it has been loaded.
+    inflate_fast = name == "deflate" and page.rows * page.columns >= _FAST_INFLATE_PIXELS
     differenced = page.integer(TagCode.PREDICTOR, 1) == 2 and name != "none"
 
     def decode(data: bytes, rows: int) -> Pixels:
         size = rows * columns * 3
-        plain = _inflate(data, name, size)
+        plain = _inflate_fast(data, size) if inflate_fast else None
+        if plain is None:
+            plain = _inflate(data, name, size)
         if len(plain) < size:
             raise CorruptSourceError(f"decodes to {len(plain)} bytes, expected {size}")
         pixels = np.frombuffer(plain, np.uint8, size).reshape(rows, columns, 3)
@@ -282,6 +288,16 @@ def _plain_tiles(page: TiffPage, name: str, sample: bytes) -> StoredTiles:
 
     frame_format = FrameFormat(_EXPLICIT_VR_LITTLE_ENDIAN, "RGB", 3)
     return StoredTiles(name, "RGB", decode, frame_format, to_frame=to_frame, sample_frame=sample)
+
+
+def _inflate_fast(data: bytes, size: int) -> bytes | None:
+    """Return what `data` inflates to, None if that is more than `size` bytes or the data are damaged."""
+    import imagecodecs
+
+    try:
+        return bytes(imagecodecs.deflate_decode(data, out=size))
+    except RuntimeError:
+        return None
 
 
 def _inflate(data: bytes, name: str, size: int) -> bytes:

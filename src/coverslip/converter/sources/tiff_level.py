@@ -61,6 +61,11 @@ class TiffLevel:
         self.frame_format = self._tiles.frame_format
         self.lossy_method = self._tiles.lossy_method or history
 
+    @property
+    def decoding_unit(self) -> tuple[int, int]:
+        """See `ReadableLevel`."""
+        return self._stored_grid.rows, self._stored_grid.columns
+
     dtype: np.dtype[np.generic] = np.dtype(np.uint8)
     samples_per_pixel = 3
 

@@ -1,0 +1,1 @@
+"""Many slides through all stages."""

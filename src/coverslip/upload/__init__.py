@@ -1,0 +1,1 @@
+"""Delivers series to stores, proves what arrived, and takes them back."""
