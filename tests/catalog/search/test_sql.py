@@ -183,6 +183,7 @@ def test_a_wrong_name_is_told_in_one_line(catalog: SearchableCatalog) -> None:
         ("SELECT EXISTS(SELECT 1 FROM UNNEST([1, 2]) AS x WHERE x = 2)", [(True,)]),
         ("SELECT * EXCEPT (b) FROM (SELECT 1 AS a, 2 AS b)", [(1,)]),
         ('SELECT COUNTIF(Modality = "SM") FROM idc_index', [(9,)]),
+        ("SELECT COUNTIF(x), COUNTIF(x IS NULL) FROM UNNEST([CAST(NULL AS BOOL), NULL]) AS x", [(0, 2)]),
         ("SELECT COUNT(*) FROM `bigquery-public-data.idc_current.idc_index` WHERE Modality = 'SM'", [(9,)]),
         ("SELECT COUNT(*) FROM idc_v17.idc_index", [(14,)]),
         ("""SELECT COUNT(*) FROM `p.d.dicom_all`, UNNEST(OpticalPathSequence) AS path
