@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 __all__ = [
+    "CHANNEL_LISTS",
     "CODED_FIELDS",
     "PATIENT_TABLE",
     "SLIDE_COLUMNS",
@@ -41,6 +42,14 @@ CODED_FIELDS = {
     "illumination": None,
 }
 """Fields of meanings and codes; of the first three, the concept that names them in a preparation step."""
+
+CHANNEL_LISTS = {
+    "channel_names": "channel",
+    "targets": "target",
+    "antibodies": "antibody",
+    "fluorophores": "fluorophore",
+}
+"""Columns that list what the channels of a slide have of something."""
 
 _CHANNEL = (
     "STRUCT(channel VARCHAR, target VARCHAR, antibody VARCHAR, rrid VARCHAR, fluorophore VARCHAR, "
@@ -73,6 +82,7 @@ SLIDE_COLUMNS: dict[str, str] = {
         for name, kind in ((field, "VARCHAR[]"), (f"{field}_codes", "VARCHAR[]"), (f"{field}_words", "VARCHAR"))
     },
     "channels": f"{_CHANNEL}[]",
+    **dict.fromkeys(CHANNEL_LISTS, "VARCHAR[]"),
     "objective": "DOUBLE",
     "spacing_um": "DOUBLE",
     "matrix_columns": "BIGINT",
@@ -131,6 +141,11 @@ def _slides(among: str) -> str:
         f"{_pairs('item.value', 'item.value_code_designator_value_str', f'''{_CONCEPT} = '{concept}' ''')} AS {field}"
         for field, concept in CODED_FIELDS.items()
         if concept
+    )
+    of_channels = ", ".join(
+        f"list_sort(list_distinct(list_filter(list_transform(channels, lambda _c: _c.{part}), "
+        f"lambda _v: _v IS NOT NULL))) AS {name}"
+        for name, part in CHANNEL_LISTS.items()
     )
     return f"""
     WITH specimens AS (
@@ -204,6 +219,7 @@ def _slides(among: str) -> str:
         {_lists("stains", "stain")}, {_lists("fixatives", "fixative")}, {_lists("embeddings", "embedding")},
         {_lists("anatomies", "anatomy")}, {_lists("tissues", "tissue")}, {_lists("types", "specimen_type")},
         {_lists("diagnoses", "diagnosis")}, {_lists("illuminations", "illumination")},
+        {of_channels},
         {words("list_concat(texts, " + _MEANINGS + ")")} AS text_words
     FROM joined ORDER BY collection_id, PatientID, ContainerIdentifier, SeriesInstanceUID"""
 

@@ -25,7 +25,7 @@ def test_a_search_prints_a_table_and_what_it_found(collection: Path) -> None:
     done = run("search", "--anatomy", "lung", "--embedding", "FFPE", cwd=collection)
     assert (done.returncode, done.stderr) == (0, "")
     header, row, summary = done.stdout.splitlines()
-    assert header.split()[:4] == ["collection", "patient", "container", "stain"]
+    assert header.split()[:4] == ["collection", "patient", "container", "description"]
     assert FFPE in row
     assert summary == "1 slide of 1 patient in 1 collection, 0.1 MB"
 
@@ -49,7 +49,7 @@ def test_a_search_counts_and_says_how_many_published_slides_are_unknown(
     done = run("search", "--stain", "eosin", "--count", "--with-idc", index, cwd=collection)
     assert done.stdout == "7\n"
     assert done.stderr == (
-        "unknown: 800 published slides may match; IDC's index does not tell of all of them: stain. "
+        "unknown: 800 published slides may match: of some of them IDC's index does not tell stain; "
         "--unknown include adds them\n"
     )
     arguments = ("search", "--stain", "eosin", "--count", "--with-idc", index, "--sm-index", sm_index)
