@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from coverslip.catalog.search_filters import FIELDS
-from coverslip.search_commands import FILTERS
-from tests.faults.command_line import run
+from coverslip.cohort_commands import cohort_group
+from coverslip.search_commands import FILTERS, attach, facets, search
+from tests.faults.command_line import ROOT, run
 
 FFPE = "TCGA-05-4244-01Z-00-DX1"
 
@@ -138,3 +140,12 @@ def test_what_is_wrong_is_told_in_one_line_with_its_exit_code(
     assert done.stdout == ""
     assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == 1
+
+
+def test_every_option_is_explained_and_no_other() -> None:
+    text = (ROOT / "docs" / "search.md").read_text()
+    commands = [search, facets, attach, *cohort_group.commands.values()]
+    options = {option for command in commands for one in command.params for option in one.opts if option[:2] == "--"}
+    named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", text))
+    assert options - named == set()
+    assert named - options == set()
