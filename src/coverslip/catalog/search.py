@@ -253,7 +253,7 @@ _VIEWS = (
     UNION ALL BY NAME
     SELECT *, true AS published FROM published_series
     WHERE SeriesInstanceUID NOT IN (SELECT SeriesInstanceUID FROM idc_index)""",
-    f"""CREATE OR REPLACE TEMP VIEW search_patient AS
+    f"""CREATE OR REPLACE TEMP TABLE search_patient AS
     SELECT collection_id, PatientID, Modality, CAST(sum(series) AS BIGINT) AS series, {exact_sum("size_mb")} AS size_mb
     FROM (SELECT * FROM local_patient
         UNION ALL BY NAME
