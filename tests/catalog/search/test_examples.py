@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
@@ -18,7 +19,7 @@ NOTEBOOK = ROOT / "examples" / "search.ipynb"
 QUERIES = sorted((ROOT / "examples" / "sql").glob("*.sql"))
 
 FIRST_ROWS: dict[str, tuple[object, ...]] = {
-    "channel_search": ("2.25.158609578547298045266460638947300923970", "CD3, CD45, DNA, Ki-67"),
+    "channel_search": (ANY, "CD3, CD45, DNA, Ki-67"),  # the UID changes with every format of the output
     "channels_in_order": ("HTA9_1_94", 0, "Channel:DAPI", 395.0),
     "dashboard_collections": ("tcga_luad", 3, 2, 6),
     "dashboard_missing": ("cmb_crc", 1, 0, 0, 0, 0, 0),
