@@ -94,7 +94,7 @@ def statements(series: int, slides: int) -> Iterator[str]:
     uid = "'1.2.826.0.1.3680043.9.9999.1.' || n"
     collection = "'collection_' || (n % 150)"
     patient = f"{collection} || '-' || (n // 150 % 300)"
-    modality = f"CASE WHEN n < {slides} THEN 'SM' ELSE ['CT', 'MR', 'PT', 'SEG'][1 + n % 4] END"
+    modality = f"CASE WHEN n < {slides} THEN 'SM' ELSE ['CT', 'MR', 'PT', 'SEG'][1 + n // 45000 % 4] END"
     versions = "1 AS revised_version, 0 AS final_version"
     yield f"""
         INSERT INTO history.series BY NAME
@@ -185,11 +185,11 @@ def statements(series: int, slides: int) -> Iterator[str]:
 QUERIES = {
     "SQL: slides and scans by patient": """
         SELECT slides.collection_id, count(DISTINCT slides.PatientID) AS patients,
-            count(DISTINCT scans.SeriesInstanceUID)
+            count(DISTINCT scans.SeriesInstanceUID) AS scans
         FROM search_slide AS slides JOIN search_series AS scans
             ON scans.collection_id = slides.collection_id AND scans.PatientID = slides.PatientID
-            AND scans.Modality = 'CT'
-        WHERE list_contains(slides.embedding_codes, 'SCT:433469005') AND slides.collection_id = 'collection_3'
+        WHERE scans.Modality = 'CT' AND slides.collection_id = 'collection_3'
+            AND list_contains(slides.embedding_codes, 'SCT:433469005')
         GROUP BY 1""",
     "SQL: stains, as BigQuery's": """
         SELECT substance, COUNT(*) AS slides FROM `project.dataset.search_slide` AS s, UNNEST(s.stain) AS substance
@@ -215,6 +215,7 @@ def requests() -> Iterator[tuple[str, SearchRequest]]:
     facets = tuple(name for name, field in FIELDS.items() if field.facet)
     for name in facets:
         yield f"facet {name}", SearchRequest(facets=(name,), limit=0)
+    yield "every facet at once", SearchRequest(facets=facets, limit=50)
     yield "facet stain among lung", SearchRequest(filters={"anatomy": ("lung",)}, facets=("stain",), limit=0)
 
 

@@ -22,6 +22,7 @@ from coverslip.cohort_commands import cohort_group
 from coverslip.convert_arguments import convert_arguments, request_maker
 from coverslip.deid_commands import deid_group
 from coverslip.errors import CoverslipError
+from coverslip.formats_commands import formats
 from coverslip.index_commands import index
 from coverslip.init_commands import init
 from coverslip.map_commands import map_group
@@ -83,6 +84,7 @@ cli.add_command(cohort_group)
 cli.add_command(facets)
 cli.add_command(search)
 cli.add_command(deid_group)
+cli.add_command(formats)
 cli.add_command(index)
 cli.add_command(remap)
 cli.add_command(validate)

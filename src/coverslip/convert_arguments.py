@@ -45,6 +45,21 @@ _OPTIONS = (
     click.option("--reencode", is_flag=True, help="Encode every frame, even where stored ones could be copied."),
     click.option("--include", metavar="NAMES", help="Also write these, joined by commas: label, overview, thumbnail."),
     click.option("--mpp", metavar="UM", help="Micrometres per pixel of the base level: one number, or ROW,COLUMN."),
+    click.option("--region", type=click.IntRange(1), metavar="N", help="Convert one of several regions only, from 1."),
+    click.option(
+        "--focal-planes",
+        default="all",
+        show_default=True,
+        metavar="all|middle|N",
+        help="Which focal planes are written: all, the middle one, or one by its number, the lowest being 1.",
+    ),
+    click.option(
+        "--on-bad-tile",
+        type=click.Choice(["stop", "blank"]),
+        default="stop",
+        show_default=True,
+        help="What a tile that does not decode does: end the slide, or become background, recorded in the series.",
+    ),
     click.option(
         "--metadata", type=click.Path(path_type=Path, dir_okay=False), help="A table that says what slides show."
     ),
@@ -140,6 +155,9 @@ def request_maker(options: Mapping[str, Any]) -> Callable[[Path], ConversionRequ
         "pyramid": pyramid,
         "include": _parse_include(options["include"]),
         "spacing_mm": _parse_mpp(options["mpp"]),
+        "region": options["region"],
+        "blank_bad_tiles": options["on_bad_tile"] == "blank",
+        "focal_planes": _parse_focal_planes(options["focal_planes"]),
         "attributes": parse_settings(options["settings"]),
         "uid_root": require_uid_root(options["uid_root"]) if options["uid_root"] else UUID_ROOT,
         "offset_table": options["offset_table"],
@@ -173,6 +191,12 @@ def _parse_levels(text: str) -> str | int:
     if text.isascii() and text.isdigit() and int(text) > 0:
         return int(text)
     raise UsageError(f"--levels {text}: wanted dyadic, native or a number above 0")
+
+
+def _parse_focal_planes(text: str) -> str:
+    if text in ("all", "middle") or (text.isascii() and text.isdigit() and int(text) > 0):
+        return text
+    raise UsageError(f"--focal-planes {text}: wanted all, middle or a number above 0")
 
 
 def _parse_include(text: str | None) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coverslip.errors import UsageError
+from coverslip.store_arguments import open_stores, store_arguments
 
 if TYPE_CHECKING:
     from coverslip.catalog.index import IndexReport
@@ -28,6 +29,7 @@ Examples:
   coverslip index slides-1 --to parquet:shards
   coverslip index --merge parquet:shards --to catalog.duckdb
   coverslip index out --to ndjson:tables --json
+  coverslip index gs://bucket/slides dicomweb+https://pacs.example/dicom-web
 """
 
 _MOST_SHOWN = 50
@@ -58,6 +60,7 @@ _MOST_SHOWN = 50
 @click.option(
     "--wait", "wait_s", type=float, default=60.0, show_default=True, help="Seconds to wait for another writer."
 )
+@store_arguments
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def index(paths: tuple[str, ...], to: str, merge: str | None, as_json: bool, **options: Any) -> None:
     """Read the headers of all instances in PATH, at any depth, into the tables of a catalog.
@@ -98,10 +101,14 @@ def _index(
     from coverslip.catalog.conversion_record import read_facts
     from coverslip.catalog.index import IndexRequest, index_paths
     from coverslip.catalog.reading import Digest
+    from coverslip.catalog.store_reading import THREADS, is_store_url
 
-    return index_paths(
-        IndexRequest(
-            paths=paths,
+    urls = [path for path in paths if is_store_url(path)]
+    with ExitStack() as stack:
+        stores = stack.enter_context(open_stores(urls, options, naming="uuid", workers=THREADS)) if urls else []
+        request = IndexRequest(
+            paths=tuple(path for path in paths if not is_store_url(path)),
+            stores=tuple(stores),
             to=to,
             version=_version(options),
             prune=options["prune"],
@@ -110,9 +117,8 @@ def _index(
             facts=read_facts(options["facts"]) if options["facts"] else None,
             workers=options["workers"] or len(os.sched_getaffinity(0)),
             wait_s=options["wait_s"],
-        ),
-        on_progress,
-    )
+        )
+        return index_paths(request, on_progress)
 
 
 def _merge(merge: str, to: str, options: dict[str, Any]) -> IndexReport:

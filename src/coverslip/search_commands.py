@@ -203,7 +203,7 @@ def search(
         _print_csv(_CSV_COLUMNS, [_csv_row(slide) for slide in result.slides])
     else:
         _print_slides(result, with_radiology=bool(request.radiology))
-    _print_unknown(result)
+    _print_unknown(result, options["unknown"])
     if hint:
         click.echo(hint, err=True)
 
@@ -284,15 +284,14 @@ def _print_count(result: SearchResult, form: str) -> None:
         click.echo(result.total)
 
 
-def _print_unknown(result: SearchResult) -> None:
+def _print_unknown(result: SearchResult, unknown: str) -> None:
     if not result.unknown:
         return
     names = ", ".join(result.unknown_filters)
-    click.echo(
-        f"unknown: {result.unknown} published slides may match; IDC's index does not tell of all of them: {names}. "
-        "--unknown include adds them",
-        err=True,
-    )
+    what, hint = f"{result.unknown} published slides", "; --unknown include adds them"
+    if unknown != "exclude":
+        what, hint = f"{result.unknown} of these slides are published and", ""
+    click.echo(f"unknown: {what} may match: of some of them IDC's index does not tell {names}{hint}", err=True)
 
 
 _CSV_COLUMNS = (
@@ -336,7 +335,18 @@ def _print_csv(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None
 
 
 def _print_slides(result: SearchResult, *, with_radiology: bool) -> None:
-    columns = ["collection", "patient", "container", "stain", "embedding", "anatomy", "objective", "µm/pixel", "pixels"]
+    columns = [
+        "collection",
+        "patient",
+        "container",
+        "description",
+        "stain",
+        "embedding",
+        "anatomy",
+        "objective",
+        "µm/pixel",
+        "pixels",
+    ]
     rows = []
     for slide in result.slides:
         size = f"{slide.matrix_columns} x {slide.matrix_rows}" if slide.matrix_columns else None
@@ -345,6 +355,7 @@ def _print_slides(result: SearchResult, *, with_radiology: bool) -> None:
                 slide.collection_id or "-",
                 slide.PatientID or "-",
                 _shown(slide, slide.ContainerIdentifier),
+                slide.SeriesDescription or "-",
                 _shown(slide, slide.stain),
                 _shown(slide, slide.embedding),
                 _shown(slide, slide.anatomy),
@@ -430,7 +441,7 @@ def facets(
         _print_csv(("facet", "value", "code", "slides"), rows)
     else:
         _print_facets(result)
-    _print_unknown(result)
+    _print_unknown(result, options["unknown"])
 
 
 def _print_facets(result: SearchResult) -> None:

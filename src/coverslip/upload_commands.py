@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -222,16 +221,15 @@ def handover(paths: tuple[Path, ...], url: str, output: Path, **options: Any) ->
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Also remove it from the hand-over files here; may be repeated.",
 )
-@_naming
-@_ledger
 @click.option(
     "--catalog",
     "catalogs",
-    metavar="FILE",
     multiple=True,
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Catalog to take it out of, with its history; may be repeated.",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Also remove it from every version of a catalog; may be repeated.",
 )
+@_naming
+@_ledger
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @store_arguments
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
@@ -250,8 +248,7 @@ def retract(series: str, url: str, also: tuple[str, ...], reason: str, **options
         raise UsageError(f"--reason: wanted one line of at most {_LONGEST_REASON} characters")
     if not options["yes"] and not sys.stdin.isatty():
         raise UsageError("retract asks before it removes anything; without a terminal, --yes says so")
-    forget = tuple(partial(_forget, catalog) for catalog in options["catalogs"])
-    request = RetractRequest(series, reason.strip(), options["folders"], options["handovers"], forget)
+    request = RetractRequest(series, reason.strip(), options["folders"], options["handovers"], _catalogs(options))
     with (
         open_stores([url, *also], options, naming=options["naming"], workers=1) as stores,
         Ledger(options["ledger"] or default_ledger()) as book,
@@ -272,11 +269,15 @@ def retract(series: str, url: str, also: tuple[str, ...], reason: str, **options
         raise click.exceptions.Exit(_NOT_VERIFIED)
 
 
-def _forget(catalog: Path, series: str, reason: str) -> None:
-    """Take a series out of a catalog and its history."""
+def _catalogs(options: dict[str, Any]) -> tuple[Callable[[str, str], object], ...]:
+    """Return what takes a series out of each catalog."""
+    if not options["catalogs"]:
+        return ()
+    from functools import partial
+
     from coverslip.catalog.retract import retract_series
 
-    retract_series(catalog, series, reason)
+    return tuple(partial(retract_series, path) for path in options["catalogs"])
 
 
 def _retract_as_json(outcome: RetractOutcome) -> dict[str, Any]:

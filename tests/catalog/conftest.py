@@ -12,7 +12,19 @@ import pytest
 from click.testing import CliRunner
 
 from coverslip.catalog.index import IndexReport, IndexRequest, index_paths
+from coverslip.catalog.schema import baseline_fields
 from coverslip.cli import cli
+
+# What our own queries read, and what tests look at.
+NARROW = set(
+    """
+    AdmittingDiagnosesCodeSequence BodyPartExamined Columns ContainerIdentifier ImageType Manufacturer
+    ManufacturerModelName Modality OpticalPathSequence OtherElements PatientAge PatientID PatientName PatientSex
+    PhotometricInterpretation PixelRepresentation PixelSpacing Rows SOPClassUID SOPInstanceUID SeriesDate
+    SeriesDescription SeriesInstanceUID SeriesNumber SharedFunctionalGroupsSequence SpecimenDescriptionSequence
+    StudyDate StudyDescription StudyInstanceUID TotalPixelMatrixColumns TotalPixelMatrixRows TransferSyntaxUID
+    """.split()
+)
 
 type Rows = list[tuple[Any, ...]]
 
@@ -31,6 +43,14 @@ def tcga_series(tmp_path_factory: pytest.TempPathFactory, aperio_slide: Path) ->
     assert result.exit_code == 0, result.output
     (record,) = (folder / "out").glob("*/*/conversion.json")
     return record.parent
+
+
+@pytest.fixture
+def narrow_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pin few columns: what a test of versions asks is the same, and a table of 1,800 columns is slow to make."""
+    fields = tuple(field for field in baseline_fields() if field.name in NARROW)
+    for module in ("columns", "database"):
+        monkeypatch.setattr(f"coverslip.catalog.{module}.baseline_fields", lambda: fields)
 
 
 @pytest.fixture

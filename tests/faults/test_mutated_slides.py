@@ -16,6 +16,10 @@ from coverslip.errors import CoverslipError, ValidationFailedError
 from coverslip.validators.structure import StructureExpectation, check_structure
 from tests.factories.aperio import write_aperio_svs
 from tests.factories.generic import write_tiled_tiff
+from tests.factories.hamamatsu import NdpiCoding, write_ndpi
+from tests.factories.leica import ScnRegion, write_scn
+from tests.factories.philips import write_philips
+from tests.factories.ventana import write_ventana
 
 COPIES = 50
 INTERESTING = (0, 1, 2, 3, 7, 255, 256, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 0x80000000)
@@ -39,8 +43,35 @@ def _lzw_tiff(path: Path) -> None:
     write_tiled_tiff(path, rows=150, columns=200, tile=64, downsamples=(2,), compression="lzw", byteorder=">")
 
 
+def _ndpi(path: Path) -> None:
+    write_ndpi(path, rows=130, columns=256, coding=NdpiCoding(interval=64), downsamples=(2,))
+
+
+def _scn(path: Path) -> None:
+    write_scn(path, [ScnRegion(rows=200, columns=260)])
+
+
+def _philips(path: Path) -> None:
+    write_philips(path, rows=130, columns=200, levels=2)
+
+
+def _bif(path: Path) -> None:
+    write_ventana(path, tile_rows=1, tile_columns=2)
+
+
+def _overlapping_bif(path: Path) -> None:
+    write_ventana(path, tile_rows=2, tile_columns=2, overlap=(8, 8))
+
+
+def _planar_tiff(path: Path) -> None:
+    write_tiled_tiff(path, rows=150, columns=200, tile=64, downsamples=(2,), compression="deflate", planar=True)
+
+
 @pytest.mark.timeout(90)
-@pytest.mark.parametrize("write_slide", [_svs, _j2k_bigtiff, _jpeg_tiff, _lzw_tiff])
+@pytest.mark.parametrize(
+    "write_slide",
+    [_svs, _j2k_bigtiff, _jpeg_tiff, _lzw_tiff, _ndpi, _scn, _philips, _bif, _overlapping_bif, _planar_tiff],
+)
 def test_a_mutated_slide_ends_in_an_error_of_ours_or_a_whole_series(
     tmp_path: Path, write_slide: Callable[[Path], None]
 ) -> None:

@@ -1,7 +1,8 @@
 """BigQuery's SQL for the tables of a catalog, as SQL of DuckDB that gives the same.
 
 sqlglot does nearly all of it. What it leaves wrong is put right here: `WITH OFFSET` counts from 0, a text with a
-decimal point is no integer, and tables are found without the project and dataset that BigQuery wants.
+decimal point is no integer, `COUNTIF` is never NULL, and tables are found without the project and dataset that BigQuery
+wants.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ _ONLY_BIGQUERY = re.compile(
     re.IGNORECASE,
 )
 
+_QUERY = re.compile(r"(?:\s|\(|--[^\n]*\n|#[^\n]*\n|/\*.*?\*/)*(?:SELECT|WITH|FROM)\b", re.DOTALL | re.IGNORECASE)
+_NO_QUERY = "--sql: expected one query: SELECT ... or WITH ... SELECT ..."
 _INTEGER = r"\s*[+-]?[0-9]+\s*"
 
 
@@ -49,15 +52,17 @@ def translate_bigquery(sql: str) -> str:
         from sqlglot.errors import SqlglotError
     except ImportError:
         raise MissingDependencyError("BigQuery's SQL needs sqlglot: pip install 'coverslip[catalog]'") from None
+    if not _QUERY.match(sql):
+        raise UsageError(_NO_QUERY)
     try:
         statements = [each for each in sqlglot.parse(sql, read="bigquery") if each is not None]
         if len(statements) != 1 or not isinstance(statements[0], exp.Query):
-            raise UsageError("--sql: expected one query: SELECT ... or WITH ... SELECT ...")
+            raise UsageError(_NO_QUERY)
         _find_tables(statements[0])
         tree = sqlglot.parse_one(statements[0].sql(dialect="duckdb"), read="duckdb")
         for node in list(tree.find_all(exp.Unnest)):
             _count_from_zero(node)
-        return tree.transform(_cast_strictly).sql(dialect="duckdb")
+        return tree.transform(_cast_strictly).transform(_count_from_none).sql(dialect="duckdb")
     except SqlglotError as error:
         raise UsageError(f"--sql: {_first_line(str(error))}") from None
 
@@ -119,3 +124,12 @@ def _cast_strictly(node: exp.Expr) -> exp.Expr:
         f"THEN {otherwise} ELSE {cast}({value} AS {node.to.sql(dialect='duckdb')}) END",
         read="duckdb",
     )
+
+
+def _count_from_none(node: exp.Expr) -> exp.Expr:
+    """Let COUNTIF be 0 where its condition is NULL in every row; DuckDB's is NULL then."""
+    from sqlglot import exp
+
+    if not isinstance(node, exp.CountIf):
+        return node
+    return exp.Count(this=exp.Case(ifs=[exp.If(this=node.this, true=exp.Literal.number(1))]))

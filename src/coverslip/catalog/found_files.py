@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,9 @@ class FileSource:
         except OSError as error:
             raise SourceError(f"cannot be read: {error.strerror}") from None
         status = os.fstat(self._descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(self._descriptor)
+            raise SourceError("cannot be read: not a file")
         self.size_bytes = status.st_size
         self.modified_ns = status.st_mtime_ns
 

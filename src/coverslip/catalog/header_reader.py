@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from coverslip.catalog.export_rules import MAX_SEQUENCE_BYTES, Drop
 from coverslip.errors import CorruptSourceError, MissingMetadataError, UnsupportedSourceError
 
 if TYPE_CHECKING:
+    from pydicom.dataelem import DataElement
     from pydicom.dataset import Dataset
 
 __all__ = ["BytesSource", "Header", "HeaderReader", "as_part10"]
@@ -81,7 +83,8 @@ class BytesSource:
 def as_part10(ds: Dataset) -> bytes:
     """Return a data set that a service told of as the file that it would be, without pixel data.
 
-    What reads files then reads data sets too, by the same rules.
+    What reads files then reads data sets too, by the same rules. Decimal strings that a service told as numbers have
+    lost their text, and get the shortest.
     """
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.filewriter import write_dataset
@@ -95,7 +98,9 @@ def as_part10(ds: Dataset) -> bytes:
         # Metadata of DICOMweb may tell how the instance is stored, in an element that no data set of a file has.
         told = ds.get("AvailableTransferSyntaxUID")
         meta.TransferSyntaxUID = told[0] if isinstance(told, list) else (told or ExplicitVRLittleEndian)
-    body = Dataset({tag: ds[tag] for tag in ds.keys() if 0x0002FFFF < tag < _PIXELS})  # noqa: SIM118 - no mapping
+    tags = [tag for tag in ds.keys() if 0x0002FFFF < tag < _PIXELS and tag != _PER_FRAME_GROUPS]  # noqa: SIM118
+    body = deepcopy(Dataset({tag: ds[tag] for tag in tags}))
+    body.walk(_shorten_decimals)
     stream = io.BytesIO()
     stream.write(bytes(128) + b"DICM")
     for part in (meta, body):
@@ -103,6 +108,17 @@ def as_part10(ds: Dataset) -> bytes:
         write_dataset(buffer, part)
         stream.write(buffer.getvalue())
     return stream.getvalue()
+
+
+def _shorten_decimals(_: Dataset, element: DataElement) -> None:
+    """Give decimal strings that came as numbers the text that a file would have: ``40``, not ``40.0``."""
+    if element.VR != "DS" or element.value is None:
+        return
+    values = element.value if element.VM > 1 else [element.value]
+    if any(getattr(value, "original_string", None) is None for value in values):
+        from pydicom.valuerep import format_number_as_ds
+
+        element.value = [format_number_as_ds(float(value)).removesuffix(".0") for value in values]
 
 
 def _little_endian_buffer() -> Any:

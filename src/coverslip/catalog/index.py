@@ -17,12 +17,11 @@ from coverslip.catalog.found_files import find_files
 from coverslip.catalog.merge import NewVersion
 from coverslip.catalog.reading import Digest, ReadingOptions, read_files
 from coverslip.catalog.staging import Failure, Part, Shard
-from coverslip.catalog.store_reading import is_store_url
 from coverslip.catalog.writers import IndexOutcome, open_writer
 from coverslip.errors import UsageError
 
 if TYPE_CHECKING:
-    from coverslip.stores.options import StoreOptions
+    from coverslip.stores.base import Store
 
 __all__ = ["IndexReport", "IndexRequest", "index_paths"]
 
@@ -40,7 +39,7 @@ class IndexRequest:
     Parameters
     ----------
     paths : tuple of str
-        Files, folders and URLs of stores.
+        Files and folders.
     to : str
         Where the tables go: a file of DuckDB, or `scheme:place` of a registered writer.
     version : NewVersion
@@ -49,8 +48,8 @@ class IndexRequest:
     shard : str or None
         Name of the shard that ``parquet:`` writes; by default it follows from what was read.
     digest : Digest
-    store_options : StoreOptions or None
-        How stores are reached.
+    stores : tuple of Store
+        Also to be read; they stay open.
     facts : mapping or None
         Of the collection that all of it belongs to.
     workers : int
@@ -64,7 +63,7 @@ class IndexRequest:
     prune: bool = False
     shard: str | None = None
     digest: Digest = Digest.READ
-    store_options: StoreOptions | None = None
+    stores: tuple[Store, ...] = ()
     facts: Mapping[str, Any] | None = None
     workers: int = 1
     wait_s: float = 60.0
@@ -109,18 +108,16 @@ def index_paths(request: IndexRequest, on_progress: Callable[[int, int], None] |
         files is told in the report.
     """
     writer = open_writer(request.to)
-    urls = [path for path in request.paths if is_store_url(path)]
-    local = [_as_path(path) for path in request.paths if not is_store_url(path)]
+    local = [_as_path(path) for path in request.paths]
     files = list(dict.fromkeys(found.path for path in local for found in find_files(path)))
     options = ReadingOptions(request.digest, request.facts, writer.all_columns)
     report = IndexReport()
     with writer.scratch_folder() as folder:
         parts = list(_read_parts(files, folder, options, request.workers, on_progress or (lambda *_: None)))
         roots = tuple(os.path.realpath(path) for path in local)
-        if urls:
-            more, stores = _read_stores(urls, len(parts), folder, request, on_progress or (lambda *_: None))
-            parts += more
-            roots += stores
+        if request.stores:
+            parts += _read_stores(request, len(parts), folder, on_progress or (lambda *_: None))
+            roots += tuple(store.url for store in request.stores)
         report.read = sum(part.instances for part in parts)
         failures = tuple(failure for part in parts for failure in part.failures)
         shard = Shard(folder, tuple(part.number for part in parts), roots, request.prune, failures)
@@ -140,13 +137,12 @@ def _as_path(path: str) -> Path:
 
 
 def _read_stores(
-    urls: Sequence[str], first: int, folder: Path, request: IndexRequest, on_progress: Callable[[int, int], None]
-) -> tuple[list[Part], tuple[str, ...]]:
+    request: IndexRequest, first: int, folder: Path, on_progress: Callable[[int, int], None]
+) -> Iterator[Part]:
     from coverslip.catalog.store_reading import read_stores
-    from coverslip.stores.options import StoreOptions
 
-    options = ReadingOptions(Digest.KNOWN, request.facts, all_columns=True)
-    return read_stores(urls, first, folder, options, request.store_options or StoreOptions(), on_progress)
+    options = ReadingOptions(Digest.KNOWN, request.facts)
+    yield from read_stores(request.stores, first, folder, options, on_progress)
 
 
 def _read_parts(

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coverslip.catalog.database import dicom_fields, make_tables, make_views
 from coverslip.catalog.derived import BETWEEN, derivation
 from coverslip.catalog.roll_up import SERIES_FACTS, close, replace_rows, roll_up
 from coverslip.catalog.schema import Field, as_bigquery, duckdb_type, merge_fields, quote
+from coverslip.catalog.search_table import refresh_search
 from coverslip.catalog.staging import Failure, Shard, part_fields
 from coverslip.catalog.tables import DERIVED_TABLES, STORED_TABLES, staged_instance_fields, staged_series_fields
 from coverslip.errors import CatalogError, UsageError
@@ -142,6 +144,13 @@ def write_version(connection: DuckDBPyConnection, number: int, asked: NewVersion
     )
 
 
+def _size_of(path: str) -> int | None:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return None
+
+
 class _Merge:
     def __init__(
         self,
@@ -178,6 +187,7 @@ class _Merge:
             roll_up(self.connection, self.version)
             self._write_conversions()
             derive(self.connection, self.version)
+            refresh_search(self.connection)
         self._warn()
         self.report.version = _latest_version(self.connection)
         for table in ("incoming", "told", "affected", "gone", "fresh", "outcome", "changes"):
@@ -261,6 +271,7 @@ class _Merge:
             FROM incoming LEFT JOIN (SELECT * FROM history.instances WHERE final_version = 0) AS old
                 ON old.SOPInstanceUID = incoming.SOPInstanceUID"""
         )
+        self._keep_those_that_stay()
         counts = dict(self.connection.execute("SELECT outcome, count(*) FROM outcome GROUP BY outcome").fetchall())
         self.report.new = counts.get("new", 0)
         self.report.changed = counts.get("changed", 0)
@@ -271,16 +282,30 @@ class _Merge:
                 self._find_gone(shard)
         self.report.retired = self._one("SELECT count(*) FROM gone")
 
+    def _keep_those_that_stay(self) -> None:
+        """Tell of files that contradict another one, which the catalog has and which has not changed."""
+        contradicting = self.connection.execute(
+            """SELECT SOPInstanceUID, incoming.location, old.location, old.instance_size
+            FROM outcome JOIN incoming USING (SOPInstanceUID)
+            JOIN (SELECT * FROM history.instances WHERE final_version = 0) AS old USING (SOPInstanceUID)
+            WHERE outcome = 'changed' AND incoming.location <> old.location AND starts_with(old.location, '/')
+            ORDER BY incoming.location"""
+        ).fetchall()
+        for uid, location, kept, size_bytes in contradicting:
+            if _size_of(kept) == size_bytes:
+                self._fail(location, f"SOP Instance UID {uid} with other content than {kept}; left out")
+                self._run("DELETE FROM outcome WHERE SOPInstanceUID = ?", [uid])
+
     def _find_gone(self, shard: Shard) -> None:
         unread = [failure.location for failure in shard.failures]
         for root in shard.roots:
             self._run(
                 """INSERT INTO gone SELECT SOPInstanceUID FROM history.instances AS old
-                WHERE final_version = 0 AND (location = $root OR starts_with(location, rtrim($root, '/') || '/'))
+                WHERE final_version = 0 AND (location = $1 OR starts_with(location, rtrim($1, '/') || '/'))
                     AND SOPInstanceUID NOT IN (SELECT SOPInstanceUID FROM incoming)
                     AND SOPInstanceUID NOT IN (SELECT SOPInstanceUID FROM gone)
-                    AND NOT list_contains($unread, location)""",
-                {"root": root, "unread": unread},  # type: ignore[arg-type]
+                    AND NOT list_contains($2::VARCHAR[], location)""",
+                [root, unread],
             )
 
     def _write_instances(self) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "PublishedIndex",
     "attach_published",
     "attached_published",
+    "copy_published",
     "detach_published",
     "find_packaged_index",
     "prepare_published",
@@ -150,6 +151,19 @@ def detach_published(connection: DuckDBPyConnection) -> bool:
         connection.execute(f"DROP TABLE IF EXISTS history.{table}")
     connection.execute("COMMIT")
     return found
+
+
+def copy_published(connection: DuckDBPyConnection, source: str) -> None:
+    """Take over what is attached to another database of the connection, when a catalog is written anew."""
+    have = {
+        row[0]
+        for row in connection.execute(
+            "SELECT table_name FROM duckdb_tables() WHERE database_name = ?", [source.strip('"')]
+        ).fetchall()
+    }
+    for table in (_TABLE, _SLIDES, _COLLECTIONS):
+        if table in have:
+            connection.execute(f"CREATE OR REPLACE TABLE history.{table} AS SELECT * FROM {source}.history.{table}")
 
 
 def attached_published(connection: DuckDBPyConnection) -> PublishedIndex | None:
@@ -332,7 +346,9 @@ def _check_columns(connection: DuckDBPyConnection, path: Path, wanted: Iterable[
 
 def _has(connection: DuckDBPyConnection, table: str) -> bool:
     found = connection.execute(
-        "SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'history' AND table_name = ?", [table]
+        "SELECT count(*) FROM duckdb_tables() "
+        "WHERE database_name = current_database() AND schema_name = 'history' AND table_name = ?",
+        [table],
     ).fetchone()
     return bool(found and found[0])
 

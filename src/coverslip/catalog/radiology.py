@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coverslip.catalog.search_filters import Condition
-from coverslip.catalog.search_table import exact_sum
+from coverslip.catalog.search_table import VALID, exact_sum
 from coverslip.errors import UsageError
 
 if TYPE_CHECKING:
@@ -99,13 +99,25 @@ def count_modalities(connection: DuckDBPyConnection, slides: str) -> tuple[Modal
 
 def read_series(connection: DuckDBPyConnection, slides: str) -> tuple[RadiologySeries, ...]:
     """Read the radiology series of the patients of a table of slides."""
+    # The series of these patients are looked for first: a join of all series with all would cost seconds.
     rows = connection.execute(
-        f"""SELECT collection_id, PatientID, StudyInstanceUID, SeriesInstanceUID, Modality,
-            CAST(StudyDate AS VARCHAR), StudyDescription, SeriesDescription, instanceCount, "series_size_MB", published,
-            license_short_name, source_doi, crdc_series_uuid, series_revised_idc_version
-        FROM search_series
-        SEMI JOIN (SELECT DISTINCT collection_id, PatientID FROM {slides}) USING (collection_id, PatientID)
-        WHERE Modality NOT IN {NO_RADIOLOGY}
+        f"""WITH patients AS MATERIALIZED (SELECT DISTINCT collection_id, PatientID FROM {slides}),
+        theirs AS MATERIALIZED (
+            SELECT * FROM series SEMI JOIN patients USING (collection_id, PatientID)),
+        found AS (
+            SELECT theirs.collection_id, theirs.PatientID, idc.StudyInstanceUID, idc.SeriesInstanceUID, idc.Modality,
+                CAST(idc.StudyDate AS VARCHAR) AS StudyDate, idc.StudyDescription, idc.SeriesDescription,
+                idc.instanceCount, idc."series_size_MB", false AS published, theirs.license_short_name,
+                theirs.source_doi, theirs.series_uuid, theirs.revised_version
+            FROM theirs JOIN (SELECT * FROM history.idc_index WHERE {VALID}) AS idc
+                ON idc.SeriesInstanceUID = theirs.SeriesInstanceUID
+            UNION ALL
+            SELECT collection_id, PatientID, StudyInstanceUID, SeriesInstanceUID, Modality,
+                CAST(StudyDate AS VARCHAR), StudyDescription, SeriesDescription, instanceCount, "series_size_MB", true,
+                license_short_name, source_DOI, crdc_series_uuid, series_revised_idc_version
+            FROM published_series SEMI JOIN patients USING (collection_id, PatientID)
+            WHERE SeriesInstanceUID NOT IN (SELECT SeriesInstanceUID FROM theirs))
+        SELECT * FROM found WHERE Modality NOT IN {NO_RADIOLOGY}
         ORDER BY collection_id, PatientID, Modality, StudyInstanceUID, SeriesInstanceUID"""
     ).fetchall()
     return tuple(RadiologySeries(*row) for row in rows)

@@ -16,8 +16,8 @@ from coverslip.catalog.conversion_record import RECORD_FILE, SeriesRecord, as_co
 from coverslip.catalog.found_files import FileSource
 from coverslip.catalog.header_reader import Header, HeaderReader
 from coverslip.catalog.staging import Failure, Part, write_part
-from coverslip.converter.identity import instance_uuid
 from coverslip.errors import CatalogError, CoverslipError
+from coverslip.uuids import instance_uuid
 
 __all__ = ["Digest", "PartReader", "ReadingOptions", "read_files"]
 

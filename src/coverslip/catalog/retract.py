@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from coverslip.catalog.database import dicom_fields, make_tables, open_catalog
 from coverslip.catalog.merge import NewVersion, next_version, write_version
+from coverslip.catalog.published import copy_published
 from coverslip.catalog.roll_up import roll_up
 from coverslip.catalog.schema import quote
+from coverslip.catalog.search_table import carry_search
 from coverslip.catalog.tables import DERIVED_TABLES, STORED_TABLES
 from coverslip.errors import CatalogError, UsageError
 
@@ -109,6 +111,8 @@ def _rewrite(connection: DuckDBPyConnection, path: Path, uid: str, reason: str, 
         )
         roll_up(connection, number, first="studies")
     connection.execute("INSERT INTO tombstones SELECT $1, $2, max(version) FROM versions", [uid, reason])
+    carry_search(connection, name, uid)
+    copy_published(connection, name)
     connection.execute("COMMIT")
     connection.execute(f"USE {name}")
     connection.execute("DETACH rewritten")

@@ -26,6 +26,7 @@ from coverslip.catalog.radiology import (
     parse_radiology,
     read_series,
 )
+from coverslip.catalog.schema import quote
 from coverslip.catalog.search_filters import FIELDS, KNOWN, Condition, build_conditions, text_condition
 from coverslip.catalog.search_table import CODED_FIELDS, exact_sum, prepare_search, words
 from coverslip.errors import CatalogError, UsageError
@@ -252,7 +253,7 @@ _VIEWS = (
     UNION ALL BY NAME
     SELECT *, true AS published FROM published_series
     WHERE SeriesInstanceUID NOT IN (SELECT SeriesInstanceUID FROM idc_index)""",
-    f"""CREATE OR REPLACE TEMP VIEW search_patient AS
+    f"""CREATE OR REPLACE TEMP TABLE search_patient AS
     SELECT collection_id, PatientID, Modality, CAST(sum(series) AS BIGINT) AS series, {exact_sum("size_mb")} AS size_mb
     FROM (SELECT * FROM local_patient
         UNION ALL BY NAME
@@ -263,6 +264,10 @@ _VIEWS = (
     GROUP BY ALL""",
 )
 
+_KEPT = (
+    "SeriesInstanceUID, collection_id, PatientID, ContainerIdentifier, SeriesDescription, size_mb, published, known, "
+    "collection_told"
+)
 _ORDER = (
     "collection_id NULLS LAST, PatientID NULLS LAST, ContainerIdentifier NULLS LAST, SeriesDescription NULLS LAST, "
     "SeriesInstanceUID"
@@ -345,7 +350,7 @@ class SearchableCatalog:
         radiology = parse_radiology(request.radiology)
         if radiology is not None:
             conditions.append(radiology)
-        self._match(conditions, request.unknown)
+        self._match(conditions, request.unknown, request.facets)
         counts = self._counts()
         unknown = self._unknown()
         slides = self._slides(request)
@@ -364,20 +369,22 @@ class SearchableCatalog:
             radiology_series=read_series(self.connection, "shown") if request.radiology_series else (),
         )
 
-    def _match(self, conditions: Sequence[Condition], unknown: Unknown, table: str = "found") -> None:
-        """Keep the slides that match, and those that may."""
+    def _match(self, conditions: Sequence[Condition], unknown: Unknown, facets: Sequence[str]) -> None:
+        """Keep the slides that match, and those that may, with what is ordered by and counted."""
         sql = " AND ".join(f"({each.sql})" for each in conditions) or "true"
-        wanted = {
-            Unknown.EXCLUDE: "matches",
-            Unknown.INCLUDE: "true",
-            Unknown.ONLY: "matches IS NULL",
-        }[unknown]
+        counted = [f"{FIELDS[name].facet.values} AS {quote(name)}" for name in facets]  # type: ignore[union-attr]
+        counted += [
+            f"{facet.codes} AS {quote(f'{name} codes')}"
+            for name in facets
+            if (facet := FIELDS[name].facet) and facet.codes
+        ]
         self.connection.execute(
             f"CREATE OR REPLACE TEMP TABLE candidates AS SELECT * FROM "
-            f"(SELECT *, {sql} AS matches FROM search_slide) WHERE matches IS NOT false",
+            f"(SELECT {', '.join([_KEPT, *counted])}, {sql} AS matches FROM search_slide) WHERE matches IS NOT false",
             [parameter for each in conditions for parameter in each.parameters],
         )
-        self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {table} AS SELECT * FROM candidates WHERE {wanted}")
+        wanted = {Unknown.EXCLUDE: "matches", Unknown.INCLUDE: "true", Unknown.ONLY: "matches IS NULL"}[unknown]
+        self.connection.execute(f"CREATE OR REPLACE TEMP VIEW found AS SELECT * FROM candidates WHERE {wanted}")
 
     def _counts(self) -> tuple[int, int, int, float]:
         found = self.connection.execute(
@@ -394,50 +401,58 @@ class SearchableCatalog:
     def _slides(self, request: SearchRequest) -> tuple[FoundSlide, ...]:
         limit = "" if request.limit is None else f"LIMIT {int(request.limit)}"
         self.connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE shown AS SELECT * FROM found ORDER BY {_ORDER} {limit} "
+            f"CREATE OR REPLACE TEMP TABLE shown AS SELECT {_KEPT}, matches FROM found ORDER BY {_ORDER} {limit} "
             f"OFFSET {int(request.offset)}"
         )
         if request.limit == 0:
             return ()
         cursor = self.connection.execute(
-            f"""SELECT shown.*, counted.radiology AS radiology FROM shown LEFT JOIN (
+            f"""SELECT slides.*, shown.matches AS matches, counted.radiology AS radiology
+            FROM search_slide AS slides JOIN shown ON shown.SeriesInstanceUID = slides.SeriesInstanceUID
+            LEFT JOIN (
                 SELECT collection_id, PatientID, map(list(Modality ORDER BY Modality), list(series ORDER BY Modality))
                     AS radiology
                 FROM search_patient SEMI JOIN shown USING (collection_id, PatientID)
                 WHERE Modality NOT IN {NO_RADIOLOGY} GROUP BY ALL) AS counted
-                ON counted.collection_id = shown.collection_id AND counted.PatientID = shown.PatientID
-            ORDER BY {", ".join(f"shown.{each}" for each in _ORDER.split(", "))}"""
+                ON counted.collection_id = slides.collection_id AND counted.PatientID = slides.PatientID
+            ORDER BY {", ".join(f"slides.{each}" for each in _ORDER.split(", "))}"""
         )
         names = [column[0] for column in cursor.description or ()]
         return tuple(_slide(dict(zip(names, row, strict=True))) for row in cursor.fetchall())
 
     def _facets(self, request: SearchRequest, conditions: Sequence[Condition]) -> Iterator[Facet]:
         for name in request.facets:
-            own = [each for each in conditions if each.field == name]
-            if request.disjunctive and own:
-                self._match([each for each in conditions if each.field != name], request.unknown)
+            others = [each for each in conditions if each.field != name]
+            alone = request.disjunctive and len(others) < len(conditions)
+            if alone:
+                self._match(others, request.unknown, request.facets)
             yield self._facet(name, request.facet_values)
-            if request.disjunctive and own:
-                self._match(conditions, request.unknown)
+            if alone:
+                self._match(conditions, request.unknown, request.facets)
 
     def _facet(self, name: str, most: int) -> Facet:
-        definition = FIELDS[name]
-        known = KNOWN[definition.level]
+        facet, known = FIELDS[name].facet, KNOWN[FIELDS[name].level]
+        assert facet is not None
+        value, none = quote(name), f"{quote(name)} IS NULL"
+        values = f"{value} AS value, CAST(NULL AS VARCHAR) AS code"
+        if facet.many:
+            code = f"unnest({quote(f'{name} codes')})" if facet.codes else "CAST(NULL AS VARCHAR)"
+            values, none = f"unnest({value}) AS value, {code} AS code", f"coalesce(len({value}), 0) = 0"
         self.connection.execute(
             f"""CREATE OR REPLACE TEMP TABLE counted AS
-            SELECT value.value AS value, min(value.code) AS code, count(*) AS count
-            FROM (SELECT unnest({definition.facet}) AS value FROM found WHERE {known}) GROUP BY value.value"""
+            SELECT value, min(code) AS code, count(*) AS count FROM (SELECT {values} FROM found WHERE {known})
+            WHERE value IS NOT NULL GROUP BY value"""
         )
         rows = self.connection.execute(
             f"SELECT value, code, count FROM counted ORDER BY count DESC, value LIMIT {int(most)}"
         ).fetchall()
         found = self.connection.execute(
-            f"SELECT (SELECT count(*) FROM counted), count(*) FILTER ({known} AND len({definition.facet}) = 0), "
+            f"SELECT (SELECT count(*) FROM counted), count(*) FILTER ({known} AND {none}), "
             f"count(*) FILTER (NOT {known}) FROM found"
         ).fetchone()
         assert found is not None
-        values = tuple(FacetValue(*row) for row in rows)
-        return Facet(name, values, found[0] - len(values), found[1], found[2])
+        shown = tuple(FacetValue(*row) for row in rows)
+        return Facet(name, shown, found[0] - len(shown), found[1], found[2])
 
 
 _TUPLES = ("cancer_types", *CODED_FIELDS, *(f"{each}_codes" for each in CODED_FIELDS))

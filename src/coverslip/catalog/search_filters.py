@@ -41,6 +41,25 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Facets:
+    """Where the values of a field are that are counted.
+
+    Parameters
+    ----------
+    values : str
+        SQL of a value, or of a list of them.
+    codes : str or None
+        SQL of the list of their codes.
+    many : bool
+        Whether it is a list.
+    """
+
+    values: str
+    codes: str | None = None
+    many: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Field:
     """Something that slides can be filtered by.
 
@@ -53,8 +72,8 @@ class Field:
         What it reads; of words, the column without ``_words``.
     level : Level
     help : str
-    facet : str or None
-        SQL of the list of values that are counted: structs of value and code; None where values are not counted.
+    facet : Facets or None
+        What is counted; None where values are not.
     synonyms : mapping
         What people write, in lower case, and the words it stands for.
     choices : tuple of str
@@ -65,7 +84,7 @@ class Field:
     column: str
     level: Level
     help: str
-    facet: str | None = None
+    facet: Facets | None = None
     synonyms: Mapping[str, str] | None = None
     choices: tuple[str, ...] = ()
 
@@ -97,23 +116,11 @@ _EMBEDDINGS = {"ffpe": "paraffin", "frozen": "freezing", "oct": "freezing"}
 _FIXATIVES = {"ffpe": "formalin"}
 
 
-def _coded(column: str) -> str:
-    return f"list_transform(list_zip({column}, {column}_codes), lambda _p: struct_pack(value := _p[1], code := _p[2]))"
+def _coded(column: str) -> Facets:
+    return Facets(column, f"{column}_codes", many=True)
 
 
-def _one(value: str) -> str:
-    return f"CASE WHEN {value} IS NULL THEN [] ELSE [struct_pack(value := {value}, code := CAST(NULL AS VARCHAR))] END"
-
-
-def _of_channels(part: str) -> str:
-    values = f"list_filter(list_transform(channels, lambda _c: _c.{part}), lambda _v: _v IS NOT NULL)"
-    return _uncoded(f"list_sort(list_distinct({values}))")
-
-
-def _uncoded(values: str) -> str:
-    return f"list_transform({values}, lambda _v: struct_pack(value := _v, code := CAST(NULL AS VARCHAR)))"
-
-
+_SCANNER = "nullif(concat_ws(' ', Manufacturer, ManufacturerModelName), '')"
 _NUMBER = "CASE WHEN {0} = floor({0}) THEN CAST(CAST({0} AS BIGINT) AS VARCHAR) ELSE CAST({0} AS VARCHAR) END"
 _TWO_FIGURES = "round(spacing_um, CAST(1 - floor(log10(spacing_um)) AS INTEGER))"
 SIZE = "greatest(matrix_columns, matrix_rows)"
@@ -131,10 +138,10 @@ def _size_classes() -> str:
 FIELDS: dict[str, Field] = {
     field.name: field
     for field in (
-        Field("collection", Kind.IDENTIFIER, "collection_id", Level.SERIES, "Collection.", _one("collection_id")),
+        Field("collection", Kind.IDENTIFIER, "collection_id", Level.SERIES, "Collection.", Facets("collection_id")),
         Field(
             "cancer-type", Kind.WORDS, "cancer_type", Level.COLLECTION, "Cancer type of the collection.",
-            _uncoded("coalesce(cancer_types, [])"),
+            Facets("cancer_types", many=True),
         ),
         Field("anatomy", Kind.WORDS, "anatomy", Level.SM_INDEX, "Anatomic structure.", _coded("anatomy")),
         Field("tissue", Kind.WORDS, "tissue", Level.SM_INDEX, "Kind of tissue, such as normal.", _coded("tissue")),
@@ -143,26 +150,26 @@ FIELDS: dict[str, Field] = {
         Field(
             "embedding", Kind.WORDS, "embedding", Level.SM_INDEX, "Embedding medium.", _coded("embedding"), _EMBEDDINGS
         ),
-        Field("channel", Kind.CHANNEL, "channel", Level.ALL, "Name of an optical path.", _of_channels("channel")),
-        Field("target", Kind.CHANNEL, "target", Level.ALL, "Target of a channel.", _of_channels("target")),
-        Field("antibody", Kind.CHANNEL, "antibody", Level.ALL, "Antibody or RRID.", _of_channels("antibody")),
-        Field("fluorophore", Kind.CHANNEL, "fluorophore", Level.ALL, "Fluorophore.", _of_channels("fluorophore")),
+        Field("channel", Kind.CHANNEL, "channel", Level.ALL, "Optical path.", Facets("channel_names", many=True)),
+        Field("target", Kind.CHANNEL, "target", Level.ALL, "Target of a channel.", Facets("targets", many=True)),
+        Field("antibody", Kind.CHANNEL, "antibody", Level.ALL, "Antibody or RRID.", Facets("antibodies", many=True)),
+        Field("fluorophore", Kind.CHANNEL, "fluorophore", Level.ALL, "Fluorophore.", Facets("fluorophores", many=True)),
         Field(
             "illumination", Kind.WORDS, "illumination", Level.SM_INDEX, "Illumination type.", _coded("illumination")
         ),
         Field(
             "objective", Kind.RANGE, "objective", Level.SM_INDEX, "Magnification of the objective.",
-            _one(_NUMBER.format("objective")),
+            Facets(_NUMBER.format("objective")),
         ),
         Field(
             "spacing", Kind.RANGE, "spacing_um", Level.SM_INDEX, "Pixel spacing in micrometres.",
-            _one(_NUMBER.format(f"({_TWO_FIGURES})")),
+            Facets(_NUMBER.format(f"({_TWO_FIGURES})")),
         ),
-        Field("size", Kind.RANGE, SIZE, Level.SM_INDEX, "Longer side in pixels.", _one(f"({_size_classes()})")),
+        Field("size", Kind.RANGE, SIZE, Level.SM_INDEX, "Longer side in pixels.", Facets(f"({_size_classes()})")),
         Field("megabytes", Kind.RANGE, "size_mb", Level.SERIES, "Size of all files of the series."),
         Field(
             "scanner", Kind.WORDS, "scanner", Level.SERIES, "Manufacturer and model.",
-            _one("nullif(concat_ws(' ', Manufacturer, ManufacturerModelName), '')"),
+            Facets(_SCANNER),
         ),
         Field(
             "specimen-type", Kind.WORDS, "specimen_type", Level.ALL, "Type of the specimen.", _coded("specimen_type")
@@ -171,14 +178,14 @@ FIELDS: dict[str, Field] = {
         Field("patient", Kind.IDENTIFIER, "PatientID", Level.SERIES, "PatientID."),
         Field("container", Kind.IDENTIFIER, "ContainerIdentifier", Level.SM_INDEX, "ContainerIdentifier."),
         Field("series", Kind.IDENTIFIER, "SeriesInstanceUID", Level.SERIES, "SeriesInstanceUID."),
-        Field("license", Kind.WORDS, "license", Level.SERIES, "License.", _one("license_short_name")),
+        Field("license", Kind.WORDS, "license", Level.SERIES, "License.", Facets("license_short_name")),
         Field(
-            "validation", Kind.CHOICE, "validation", Level.ALL, "What validation said.", _one("validation"),
+            "validation", Kind.CHOICE, "validation", Level.ALL, "What validation said.", Facets("validation"),
             choices=("passed", "failed", "none"),
         ),
         Field(
             "source", Kind.CHOICE, "CASE WHEN published THEN 'idc' ELSE 'catalog' END", Level.SERIES,
-            "This catalog, or IDC's index.", _one("CASE WHEN published THEN 'idc' ELSE 'catalog' END"),
+            "This catalog, or IDC's index.", Facets("CASE WHEN published THEN 'idc' ELSE 'catalog' END"),
             choices=("catalog", "idc"),
         ),
     )
@@ -264,7 +271,10 @@ def _expression(field: Field, value: str) -> tuple[str, tuple[object, ...]]:
 
 
 def _terms(field: Field, value: str) -> Iterable[tuple[bool, str]]:
-    for part in re.split(r"\s+AND\s+", value.strip()):
+    if value.startswith("="):
+        yield False, value
+        return
+    for part in re.split(r"(?:^|\s+)AND(?:\s+|$)", value.strip()):
         negated = part.startswith("NOT ")
         term = part.removeprefix("NOT ").strip()
         if not term or not (_TOKEN.search(term)):
@@ -272,8 +282,17 @@ def _terms(field: Field, value: str) -> Iterable[tuple[bool, str]]:
         yield negated, (field.synonyms or {}).get(term.lower(), term)
 
 
+_VALUES = {"cancer_type": "cancer_types", "scanner": f"[{_SCANNER}]", "license": "[license_short_name]"}
+"""Where the values are of a field whose column is none of values."""
+
+
 def _term(field: Field, column: str, term: str) -> tuple[str, tuple[object, ...]]:
-    del field
+    if term.startswith("="):
+        whole = term.removeprefix("=").strip().lower()
+        if field.kind is Kind.CHANNEL:
+            return f"lower({column.removesuffix('_words')}) = ?", (whole,)
+        values = _VALUES.get(field.column, field.column)
+        return f"list_contains(list_transform({values}, lambda _v: lower(_v)), ?)", (whole,)
     if term.lower() == _NOTHING:
         return f"{column} IS NULL", ()
     found = [_word_condition(column, word) for word in term.split()]

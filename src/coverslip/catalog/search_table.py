@@ -16,16 +16,23 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 __all__ = [
+    "CHANNEL_LISTS",
     "CODED_FIELDS",
     "PATIENT_TABLE",
     "SLIDE_COLUMNS",
     "SLIDE_TABLE",
+    "VALID",
+    "carry_search",
     "create_slide_table",
     "exact_sum",
     "prepare_search",
     "refresh_search",
     "words",
 ]
+
+_AS_OF = "coalesce(getvariable('as_of'), 2147483647)"
+VALID = f"revised_version <= {_AS_OF} AND (final_version = 0 OR final_version >= {_AS_OF})"
+"""Of which rows of `history` the views are made."""
 
 SLIDE_TABLE = "search_slide"
 PATIENT_TABLE = "search_patient"
@@ -41,6 +48,14 @@ CODED_FIELDS = {
     "illumination": None,
 }
 """Fields of meanings and codes; of the first three, the concept that names them in a preparation step."""
+
+CHANNEL_LISTS = {
+    "channel_names": "channel",
+    "targets": "target",
+    "antibodies": "antibody",
+    "fluorophores": "fluorophore",
+}
+"""Columns that list what the channels of a slide have of something."""
 
 _CHANNEL = (
     "STRUCT(channel VARCHAR, target VARCHAR, antibody VARCHAR, rrid VARCHAR, fluorophore VARCHAR, "
@@ -73,6 +88,7 @@ SLIDE_COLUMNS: dict[str, str] = {
         for name, kind in ((field, "VARCHAR[]"), (f"{field}_codes", "VARCHAR[]"), (f"{field}_words", "VARCHAR"))
     },
     "channels": f"{_CHANNEL}[]",
+    **dict.fromkeys(CHANNEL_LISTS, "VARCHAR[]"),
     "objective": "DOUBLE",
     "spacing_um": "DOUBLE",
     "matrix_columns": "BIGINT",
@@ -125,12 +141,20 @@ def _code_pairs(prefix: str) -> str:
     return _pairs(meaning, code, f"{meaning} IS NOT NULL")
 
 
-def _slides(among: str) -> str:
+def _slides(connection: DuckDBPyConnection, among: str = "true") -> str:
     """Return the query of all rows, of the version that the views show, for series that fulfil a condition."""
     by_content = ", ".join(
         f"{_pairs('item.value', 'item.value_code_designator_value_str', f'''{_CONCEPT} = '{concept}' ''')} AS {field}"
         for field, concept in CODED_FIELDS.items()
         if concept
+    )
+    have = {row[0] for row in connection.execute("SELECT column_name FROM (DESCRIBE dicom_metadata)").fetchall()}
+    codes = "AdmittingDiagnosesCodeSequence" if "AdmittingDiagnosesCodeSequence" in have else _NO_CODES
+    texts = "AdmittingDiagnosesDescription" if "AdmittingDiagnosesDescription" in have else "CAST([] AS VARCHAR[])"
+    of_channels = ", ".join(
+        f"list_sort(list_distinct(list_filter(list_transform(channels, lambda _c: _c.{part}), "
+        f"lambda _v: _v IS NOT NULL))) AS {name}"
+        for name, part in CHANNEL_LISTS.items()
     )
     return f"""
     WITH specimens AS (
@@ -160,11 +184,11 @@ def _slides(among: str) -> str:
         FROM sm_channel_index WHERE {among} GROUP BY SeriesInstanceUID),
     diagnoses AS (
         SELECT SeriesInstanceUID, {_pairs("code.CodeMeaning", _DIAGNOSIS_CODE, "code.CodeMeaning IS NOT NULL")} AS pairs
-        FROM (SELECT SeriesInstanceUID, unnest(AdmittingDiagnosesCodeSequence) AS code FROM dicom_metadata
+        FROM (SELECT SeriesInstanceUID, unnest({codes}) AS code FROM dicom_metadata
             WHERE Modality = 'SM' AND {among}) GROUP BY SeriesInstanceUID),
     diagnosis_texts AS (
         SELECT SeriesInstanceUID, list(DISTINCT text ORDER BY text) AS texts
-        FROM (SELECT SeriesInstanceUID, unnest(AdmittingDiagnosesDescription) AS text FROM dicom_metadata
+        FROM (SELECT SeriesInstanceUID, unnest({texts}) AS text FROM dicom_metadata
             WHERE Modality = 'SM' AND {among}) GROUP BY SeriesInstanceUID),
     spacings AS (
         SELECT SeriesInstanceUID, min(PixelSpacing_0) AS spacing FROM sm_instance_index WHERE {among}
@@ -188,8 +212,7 @@ def _slides(among: str) -> str:
             CASE validation_passed WHEN true THEN 'passed' WHEN false THEN 'failed' ELSE 'none' END AS validation,
             list_concat([StudyDescription, SeriesDescription], specimens.texts, preparations.texts, channels.texts,
                 diagnosis_texts.texts) AS texts
-        FROM (SELECT * FROM idc_index WHERE Modality = 'SM' AND {among}
-        ) AS idc
+        FROM ({_series(among)}) AS idc
         LEFT JOIN sm_index AS sm ON sm.SeriesInstanceUID = idc.SeriesInstanceUID
         LEFT JOIN specimens ON specimens.SeriesInstanceUID = idc.SeriesInstanceUID
         LEFT JOIN preparations ON preparations.SeriesInstanceUID = idc.SeriesInstanceUID
@@ -204,8 +227,25 @@ def _slides(among: str) -> str:
         {_lists("stains", "stain")}, {_lists("fixatives", "fixative")}, {_lists("embeddings", "embedding")},
         {_lists("anatomies", "anatomy")}, {_lists("tissues", "tissue")}, {_lists("types", "specimen_type")},
         {_lists("diagnoses", "diagnosis")}, {_lists("illuminations", "illumination")},
+        {of_channels},
         {words("list_concat(texts, " + _MEANINGS + ")")} AS text_words
     FROM joined ORDER BY collection_id, PatientID, ContainerIdentifier, SeriesInstanceUID"""
+
+
+_CODE_TYPE = "STRUCT(CodeValue VARCHAR, CodingSchemeDesignator VARCHAR, CodeMeaning VARCHAR, LongCodeValue VARCHAR)"
+_NO_CODES = f"CAST([] AS {_CODE_TYPE}[])"
+
+
+def _series(among: str) -> str:
+    """Return the query of the series of slides as `idc_index` has them."""
+    if among == "true":
+        return "SELECT * FROM idc_index WHERE Modality = 'SM'"
+    return f"""
+        SELECT idc.*, collection_id, source_doi AS source_DOI, license_short_name, series_uuid AS crdc_series_uuid,
+            theirs.revised_version AS series_revised_idc_version
+        FROM (SELECT * FROM history.idc_index WHERE final_version = 0 AND Modality = 'SM' AND {among}) AS idc
+        LEFT JOIN (SELECT * EXCLUDE (StudyInstanceUID, PatientID) FROM history.series
+            WHERE final_version = 0 AND {among}) AS theirs ON theirs.SeriesInstanceUID = idc.SeriesInstanceUID"""
 
 
 # Identifiers, and how a specimen was processed and sampled: of every slide the same.
@@ -217,19 +257,17 @@ _MEANINGS = (
 )
 _AFFECTED = "SeriesInstanceUID IN (SELECT SeriesInstanceUID FROM affected)"
 
-
-def _patients(among: str) -> str:
-    return f"""
-    SELECT collection_id, PatientID, Modality, count(*) AS series, {exact_sum('"series_size_MB"')} AS size_mb
-    FROM idc_index WHERE {among} GROUP BY collection_id, PatientID, Modality ORDER BY ALL"""
-
-
 _PATIENT_COLUMNS = "collection_id VARCHAR, PatientID VARCHAR, Modality VARCHAR, series BIGINT, size_mb DOUBLE"
 
 
 def exact_sum(column: str) -> str:
     """Return the sum of megabytes, the same in whatever order they are added."""
     return f"coalesce(CAST(sum(CAST(round({column} * 1000000) AS HUGEINT)) AS DOUBLE), 0) / 1000000"
+
+
+_PATIENTS = f"""
+    SELECT collection_id, PatientID, Modality, count(*) AS series, {exact_sum('"series_size_MB"')} AS size_mb
+    FROM idc_index GROUP BY collection_id, PatientID, Modality ORDER BY ALL"""
 
 
 def create_slide_table(name: str, *, temporary: bool = False) -> str:
@@ -246,27 +284,69 @@ def refresh_search(connection: DuckDBPyConnection) -> None:
     """
     connection.execute("RESET VARIABLE as_of")
     names = _tables(connection)
-    if SLIDE_TABLE not in names or PATIENT_TABLE not in names or "affected" not in names:
-        connection.execute("CREATE SCHEMA IF NOT EXISTS history")
-        connection.execute(create_slide_table(f"history.{SLIDE_TABLE}"))
-        connection.execute(f"CREATE OR REPLACE TABLE history.{PATIENT_TABLE} ({_PATIENT_COLUMNS})")
-        slides, patients = "true", "true"
-    else:
-        slides = _AFFECTED
-        of_affected = f"SELECT DISTINCT collection_id, PatientID FROM history.series WHERE {_AFFECTED}"
-        patients = (
-            f"EXISTS (SELECT 1 FROM ({of_affected}) AS touched WHERE touched.PatientID IS NOT DISTINCT FROM "
-            "{0}.PatientID AND touched.collection_id IS NOT DISTINCT FROM {0}.collection_id)"
-        )
-        connection.execute(f"DELETE FROM history.{SLIDE_TABLE} WHERE {_AFFECTED}")
-        connection.execute(f"DELETE FROM history.{PATIENT_TABLE} AS old WHERE {patients.format('old')}")
-        patients = patients.format("idc_index")
-    connection.execute(f"INSERT INTO history.{SLIDE_TABLE} BY NAME {_slides(slides)}")
-    connection.execute(f"INSERT INTO history.{PATIENT_TABLE} {_patients(patients)}")
+    if SLIDE_TABLE in names and PATIENT_TABLE in names and "affected" in names:
+        _refresh_affected(connection, "history.series")
+        return
+    _create_tables(connection)
+    connection.execute(f"INSERT INTO history.{SLIDE_TABLE} BY NAME {_slides(connection)}")
+    connection.execute(f"INSERT INTO history.{PATIENT_TABLE} {_PATIENTS}")
+
+
+def carry_search(connection: DuckDBPyConnection, source: str, series_instance_uid: str) -> None:
+    """Take over the tables of another database, but for one series, when a catalog is written anew."""
+    query = "SELECT table_name FROM duckdb_tables() WHERE database_name = ?"
+    have = {row[0] for row in connection.execute(query, [source.strip('"')]).fetchall()}
+    if SLIDE_TABLE not in have or PATIENT_TABLE not in have:
+        return
+    _create_tables(connection)
+    for table in (SLIDE_TABLE, PATIENT_TABLE):
+        connection.execute(f"INSERT INTO history.{table} BY NAME SELECT * FROM {source}.history.{table}")
+    connection.execute("CREATE OR REPLACE TEMP TABLE affected AS SELECT ? AS SeriesInstanceUID", [series_instance_uid])
+    _refresh_affected(connection, f"{source}.history.series")
+    connection.execute("DROP TABLE temp.affected")
+
+
+def _create_tables(connection: DuckDBPyConnection) -> None:
+    connection.execute("CREATE SCHEMA IF NOT EXISTS history")
+    connection.execute(create_slide_table(f"history.{SLIDE_TABLE}"))
+    connection.execute(f"CREATE OR REPLACE TABLE history.{PATIENT_TABLE} ({_PATIENT_COLUMNS})")
+
+
+def _refresh_affected(connection: DuckDBPyConnection, series: str) -> None:
+    """Make the rows of the series in `affected` and of their patients anew.
+
+    Parameters
+    ----------
+    series : str
+        Table that tells whose series they are, or were.
+    """
+    # Their patients are looked for first, and small tables joined: two of all series would cost seconds.
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE touched AS "
+        f"SELECT DISTINCT collection_id, PatientID FROM {series} WHERE {_AFFECTED}"
+    )
+    same = (
+        "EXISTS (SELECT 1 FROM touched WHERE touched.PatientID IS NOT DISTINCT FROM {0}.PatientID "
+        "AND touched.collection_id IS NOT DISTINCT FROM {0}.collection_id)"
+    )
+    connection.execute(f"DELETE FROM history.{SLIDE_TABLE} WHERE {_AFFECTED}")
+    connection.execute(f"DELETE FROM history.{PATIENT_TABLE} AS old WHERE {same.format('old')}")
+    connection.execute(f"INSERT INTO history.{SLIDE_TABLE} BY NAME {_slides(connection, _AFFECTED)}")
+    connection.execute(
+        f"""INSERT INTO history.{PATIENT_TABLE}
+        SELECT collection_id, PatientID, Modality, count(*) AS series, {exact_sum('"series_size_MB"')} AS size_mb
+        FROM (SELECT SeriesInstanceUID, collection_id, PatientID FROM history.series AS theirs
+            WHERE final_version = 0 AND {same.format("theirs")})
+        JOIN (SELECT SeriesInstanceUID, Modality, "series_size_MB" FROM history.idc_index WHERE final_version = 0)
+            USING (SeriesInstanceUID)
+        GROUP BY collection_id, PatientID, Modality ORDER BY ALL"""
+    )
+    connection.execute("DROP TABLE temp.touched")
 
 
 def _tables(connection: DuckDBPyConnection) -> set[str]:
-    return {row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    query = "SELECT table_name FROM duckdb_tables() WHERE database_name IN (current_database(), 'temp')"
+    return {row[0] for row in connection.execute(query).fetchall()}
 
 
 def prepare_search(connection: DuckDBPyConnection, *, as_of: bool = False) -> None:
@@ -283,5 +363,5 @@ def prepare_search(connection: DuckDBPyConnection, *, as_of: bool = False) -> No
         connection.execute(f"CREATE OR REPLACE TEMP VIEW local_patient AS SELECT * FROM history.{PATIENT_TABLE}")
         return
     connection.execute(create_slide_table("local_slide", temporary=True))
-    connection.execute(f"INSERT INTO local_slide BY NAME {_slides('true')}")
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE local_patient AS {_patients('true')}")
+    connection.execute(f"INSERT INTO local_slide BY NAME {_slides(connection)}")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE local_patient AS {_PATIENTS}")

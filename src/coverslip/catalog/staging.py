@@ -170,7 +170,13 @@ def _read_shard(folder: Path) -> Shard:
 
 
 def part_fields(path: Path) -> tuple[Field, ...]:
-    """Return the columns of a part as the file itself tells them."""
+    """Return the columns of a part as the file itself tells them.
+
+    Raises
+    ------
+    CatalogError
+        If it cannot be read.
+    """
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -182,7 +188,10 @@ def part_fields(path: Path) -> tuple[Field, ...]:
             return Field(of.name, "RECORD", mode, tuple(field(kind.field(index)) for index in range(kind.num_fields)))
         return Field(of.name, _TYPES[str(kind)], mode)
 
-    return tuple(field(each) for each in parquet.read_schema(path))
+    try:
+        return tuple(field(each) for each in parquet.read_schema(path))
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise CatalogError(f"{path}: no part of a shard: {type(error).__name__}") from None
 
 
 _TYPES = {

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from coverslip.catalog.conversion_record import RECORD_FILE, SeriesRecord, read_record
 from coverslip.catalog.header_reader import BytesSource, as_part10
@@ -15,12 +13,11 @@ from coverslip.catalog.reading import PartReader, ReadingOptions
 from coverslip.catalog.staging import Part
 from coverslip.errors import CatalogError, CoverslipError
 from coverslip.stores.base import ObjectStore, Store, StoredInstance
-from coverslip.stores.registry import open_store
 
-if TYPE_CHECKING:
-    from coverslip.stores.options import StoreOptions
+__all__ = ["THREADS", "is_store_url", "read_stores"]
 
-__all__ = ["is_store_url", "read_stores"]
+THREADS = 8
+"""So many connections are used at a time."""
 
 _PART = 500
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -49,42 +46,32 @@ class _ObjectSource:
 
 
 def read_stores(
-    urls: Sequence[str],
+    stores: Sequence[Store],
     first_part: int,
     folder: Path,
     options: ReadingOptions,
-    store_options: StoreOptions,
     on_progress: Callable[[int, int], None],
-) -> tuple[list[Part], tuple[str, ...]]:
+) -> Iterator[Part]:
     """Read the headers of all instances in stores into parts, several connections at a time.
-
-    Returns
-    -------
-    parts : list of Part
-    roots : tuple of str
-        URLs of the stores.
 
     Raises
     ------
     StoreError
         If a store cannot be listed; what goes wrong with single instances is told in the parts.
     """
-    with ExitStack() as stack:
-        stores = [stack.enter_context(open_store(url, store_options)) for url in urls]
-        found = [(store, listed) for store in stores for listed in _list(store)]
-        threads = store_options.connections
-        size = max(1, min(_PART, -(-len(found) // threads)))
-        chunks = [found[start : start + size] for start in range(0, len(found), size)]
-        pool = stack.enter_context(ThreadPoolExecutor(threads))
+    found = [(store, listed) for store in stores for listed in _list(store)]
+    size = max(1, min(_PART, -(-len(found) // THREADS)))
+    chunks = [found[start : start + size] for start in range(0, len(found), size)]
+    done = 0
+    with ThreadPoolExecutor(THREADS) as pool:
         results = [
             pool.submit(_read_chunk, chunk, first_part + number, folder, options) for number, chunk in enumerate(chunks)
         ]
-        parts, done = [], 0
         for chunk, result in zip(chunks, results, strict=True):
-            parts.append(result.result())
+            part = result.result()
             done += len(chunk)
             on_progress(done, len(found))
-        return parts, tuple(store.url for store in stores)
+            yield part
 
 
 def _list(store: Store) -> Iterator[StoredInstance]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from coverslip.catalog.schema import Field, quote
 from coverslip.catalog.tables import DERIVED_TABLES, DICOM_METADATA, STORED_TABLES
+from coverslip.uuids import NAMESPACE
 
 __all__ = ["UUID5_MACRO", "create_views"]
 
@@ -16,12 +17,11 @@ _LATEST = "2147483647"
 _AS_OF = f"coalesce(getvariable('as_of'), {_LATEST})"
 _VALID = f"revised_version <= {_AS_OF} AND (final_version = 0 OR final_version >= {_AS_OF})"
 
-# RFC 9562, 5.5: SHA-1 of the namespace's 16 bytes and the name, with version and variant set. The namespace is that of
-# docs/identity.md, so UUIDs made here are those of conversion.json.
-_NAMESPACE = "4d9adcc1360e5d17a803386bd2f03c9f"
+# RFC 9562, 5.5: SHA-1 of the namespace's 16 bytes and the name, with version and variant set. UUIDs made here are those
+# of conversion.json.
 UUID5_MACRO = f"""
     CREATE MACRO IF NOT EXISTS coverslip_uuid(name) AS (
-        WITH hashed AS (SELECT sha1(unhex('{_NAMESPACE}') || encode(name)) AS hex)
+        WITH hashed AS (SELECT sha1(unhex('{NAMESPACE.hex}') || encode(name)) AS hex)
         SELECT substr(hex, 1, 8) || '-' || substr(hex, 9, 4) || '-5' || substr(hex, 14, 3) || '-' ||
             substr('89ab', (instr('0123456789abcdef', substr(hex, 17, 1)) - 1) % 4 + 1, 1) ||
             substr(hex, 18, 3) || '-' || substr(hex, 21, 12)

@@ -67,7 +67,7 @@ def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], No
         first = work.enter_context(_Pass(pixels[0], request, progress))
         digest = _digest_while_loading(source.files)
         clock.lap("digest")
-        plans = [plan_series(source, index, each, request, digest) for index, each in enumerate(pixels)]
+        plans = [plan_series(source, each, request, digest) for each in pixels]
         series = []
         with io_errors(StoreError, "series cannot be written"):
             remove_abandoned_work(request.output)
@@ -102,10 +102,7 @@ def plan_conversion(request: ConversionRequest) -> ConversionResult:
     """Say what `convert_slide` would write, without writing anything."""
     with io_errors(SourceError, "slide cannot be read"), open_slide(request.path) as source:
         digest = _digest_files(source.files)
-        plans = [
-            plan_series(source, index, pixels, request, digest)
-            for index, pixels in enumerate(plan_pixels(source, request))
-        ]
+        plans = [plan_series(source, each, request, digest) for each in plan_pixels(source, request)]
         series = tuple(plan.result([instance.result() for instance in plan.instances]) for plan in plans)
         return ConversionResult(source.format_name, digest, series)
 
@@ -139,7 +136,10 @@ def _write_series(staged: Path, plan: SeriesPlan, request: ConversionRequest, wo
     if len(results) != len(plan.instances):
         raise ValidationFailedError(f"{len(results)} instances complete, expected {len(plan.instances)}")
     missing = work.workload.missing_tiles
-    results = [replace(result, missing_tiles=missing.get(index, 0)) for index, result in enumerate(results)]
+    results = [
+        replace(result, missing_tiles=max(0, missing.get(index, 0) - result.bad_tiles))
+        for index, result in enumerate(results)
+    ]
     return replace(plan.result(results), replaces=request.replaces)
 
 

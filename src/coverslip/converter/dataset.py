@@ -125,6 +125,9 @@ class SeriesDescription:
     icc_profile : bytes or None
         Input class; None for monochrome.
     deid : DeidClaims
+    series_number : int
+    lowest_plane_um : float
+        Z of the first focal plane.
     """
 
     identity: SeriesIdentity
@@ -136,6 +139,8 @@ class SeriesDescription:
     origin_mm: tuple[float, float] | None
     icc_profile: bytes | None
     deid: DeidClaims = NOTHING_CLAIMED
+    series_number: int = 1
+    lowest_plane_um: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +166,8 @@ class InstanceDescription:
         Of the label, if the de-identification policy lets it out.
     origin_mm : tuple of float or None
         (X, Y) of the first pixel in the slide coordinate system; None for the pyramid's.
+    plane_spacing_um : float or None
+        From one focal plane to the next; None where there is one.
     """
 
     sop_instance_uid: str
@@ -175,6 +182,7 @@ class InstanceDescription:
     shows_label: bool = False
     barcode: str = ""
     origin_mm: tuple[float, float] | None = None
+    plane_spacing_um: float | None = None
 
     @property
     def flavor(self) -> str:
@@ -208,7 +216,7 @@ def build_series_dataset(series: SeriesDescription) -> Dataset:
     ds.StudyInstanceUID = identity.study_instance_uid
     ds.StudyDate = ds.StudyTime = ds.StudyID = ds.AccessionNumber = ds.ReferringPhysicianName = ""
     ds.SeriesInstanceUID = identity.series_instance_uid
-    ds.SeriesNumber = 1
+    ds.SeriesNumber = series.series_number
     ds.FrameOfReferenceUID = identity.frame_of_reference_uid
     ds.PositionReferenceIndicator = "SLIDE_CORNER"
     set_deidentification(ds, series.deid)
@@ -282,6 +290,8 @@ def build_instance_dataset(shared: Dataset, instance: InstanceDescription) -> Da
     if instance.derivation_description:
         ds.DerivationDescription = instance.derivation_description
     measures = _item(SliceThickness=format_decimal(NOMINAL_DEPTH_UM / 1000))
+    if instance.plane_spacing_um is not None and grid.focal_planes > 1:
+        measures.SpacingBetweenSlices = format_decimal(instance.plane_spacing_um / 1000)
     if instance.pixel_spacing_mm is not None:
         measures.PixelSpacing = [format_decimal(value) for value in instance.pixel_spacing_mm]
     groups = _item(
@@ -418,7 +428,7 @@ def _add_geometry(ds: Dataset, series: SeriesDescription) -> None:
     ds.ImagedVolumeWidth = series.base_size[1] * series.base_spacing_mm[1]
     ds.ImagedVolumeDepth = NOMINAL_DEPTH_UM
     ds.ImageOrientationSlide = LABEL_ON_THE_LEFT
-    ds.TotalPixelMatrixOriginSequence = [_origin_item(*(series.origin_mm or NOMINAL_ORIGIN_MM))]
+    ds.TotalPixelMatrixOriginSequence = [_origin_item(*(series.origin_mm or NOMINAL_ORIGIN_MM), series.lowest_plane_um)]
     ds.TotalPixelMatrixFocalPlanes = series.focal_planes
     ds.NumberOfOpticalPaths = len(series.optical_paths)
     ds.FocusMethod = series.metadata.focus_method
@@ -426,11 +436,11 @@ def _add_geometry(ds: Dataset, series: SeriesDescription) -> None:
     ds.RecommendedAbsentPixelCIELabValue = WHITE_CIELAB
 
 
-def _origin_item(x_mm: float, y_mm: float) -> Dataset:
+def _origin_item(x_mm: float, y_mm: float, z_um: float = 0.0) -> Dataset:
     return _item(
         XOffsetInSlideCoordinateSystem=format_decimal(round(x_mm, 6)),
         YOffsetInSlideCoordinateSystem=format_decimal(round(y_mm, 6)),
-        ZOffsetInSlideCoordinateSystem="0",
+        ZOffsetInSlideCoordinateSystem=format_decimal(z_um),
     )
 
 

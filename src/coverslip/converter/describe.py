@@ -70,8 +70,10 @@ def _plan(source: SlideSource, index: int) -> SeriesPlan:
         Path(),
         include=tuple(source.associated_images),
         spacing_mm=None if known else _PLACEHOLDER_MM,
+        region=index + 1,
     )
-    return plan_series(source, index, plan_pixels(source, request)[index], request, digest="")
+    (pixels,) = plan_pixels(source, request)
+    return plan_series(source, pixels, request, digest="")
 
 
 def _describe_region(pyramid: SourcePyramid, plan: SeriesPlan) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from coverslip.converter.dataset import (
 from coverslip.converter.instance_writer import InstanceWriter
 from coverslip.converter.request import ConversionRequest
 from coverslip.converter.series_plan import SeriesPlan
+from coverslip.converter.sources.base import SourcePyramid
 
 __all__ = ["open_writers"]
 
@@ -47,6 +48,8 @@ def open_writers(stack: ExitStack, folder: Path, plan: SeriesPlan, request: Conv
             base_spacing_mm=plan.pyramid.levels[0].pixel_spacing_mm,
             origin_mm=pyramid.origin_mm,
             icc_profile=plan.icc_profile,
+            series_number=plan.region_number,
+            lowest_plane_um=pyramid.focal_plane_offsets_um[0],
         )
     )
     if request.mapped is not None:
@@ -75,6 +78,7 @@ def open_writers(stack: ExitStack, folder: Path, plan: SeriesPlan, request: Conv
             shows_label=instance.associated is not None and instance.associated.shows_label,
             barcode=plan.metadata.restricted.get("BarcodeValue", ""),
             origin_mm=plan.metadata.overview_origin_mm if instance.image_type[2] == "OVERVIEW" else None,
+            plane_spacing_um=_plane_spacing(pyramid),
         )
         dataset = build_instance_dataset(shared, description)
         writer = InstanceWriter(
@@ -88,6 +92,11 @@ def open_writers(stack: ExitStack, folder: Path, plan: SeriesPlan, request: Conv
         )
         writers.append(stack.enter_context(writer))
     return writers
+
+
+def _plane_spacing(pyramid: SourcePyramid) -> float | None:
+    offsets = pyramid.focal_plane_offsets_um
+    return (offsets[-1] - offsets[0]) / (len(offsets) - 1) if len(offsets) > 1 else None
 
 
 def _expected_lengths(plan: SeriesPlan, index: int) -> Sequence[int] | None:

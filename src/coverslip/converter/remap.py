@@ -315,6 +315,7 @@ def _instance_result(
         reuses_frames=True,
         origin=str(old.stated.get("origin", _ORIGIN)),
         missing_tiles=int(old.stated.get("missing_tiles", 0)),
+        bad_tiles=int(old.stated.get("bad_tiles", 0)),
         size_bytes=size,
         frame_bytes=old.stated.get("frame_bytes"),
         offset_table=table,

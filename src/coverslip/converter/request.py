@@ -63,6 +63,12 @@ class ConversionRequest:
         Replace a series that is already there.
     mapped : MappedSlide, optional
         What a curator's table says of the slide, by way of a map; `attributes` go before it.
+    focal_planes : str
+        ``all``, ``middle`` or the number of one, the lowest being 1.
+    region : int, optional
+        Number of the one region that is converted, 1 for the first; all are without it.
+    blank_bad_tiles : bool
+        Whether tiles that do not decode are written as background; they stop the slide without it.
     replaces : Replacement, optional
         The series that this one corrects: told in `conversion.json` and nowhere else.
     validate : str
@@ -85,6 +91,9 @@ class ConversionRequest:
     overwrite: bool = False
     mapped: MappedSlide | None = None
     replaces: Replacement | None = None
+    focal_planes: str = "all"
+    region: int | None = None
+    blank_bad_tiles: bool = False
     validate: Literal["fast", "thorough", "off"] = "fast"
 
     def identity_attributes(self) -> dict[str, str]:
@@ -118,6 +127,9 @@ class ConversionRequest:
             "key": self.deid_key.fingerprint() if self.deid_key and self.policy.needs_key else None,
             "mask_label": self.mask_label,
             "offset_table": self.offset_table,
+            # Only where they are asked for, so that what is converted without them keeps its UIDs.
+            **({} if self.focal_planes == "all" else {"focal_planes": self.focal_planes}),
+            **({"blank_bad_tiles": True} if self.blank_bad_tiles else {}),
             "mapped": self.mapped
             and (
                 sorted(self.mapped.attributes.items(), key=itemgetter(0)),
@@ -207,6 +219,7 @@ class InstanceResult:
     reuses_frames: bool
     origin: str
     missing_tiles: int = 0
+    bad_tiles: int = 0
     size_bytes: int | None = None
     frame_bytes: int | None = None
     offset_table: str | None = None

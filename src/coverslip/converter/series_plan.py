@@ -1,9 +1,13 @@
-"""What one region of a slide will become: its series, instances and UIDs; reads no pixels and writes nothing."""
+"""What one region of a slide will become: its series, instances and UIDs; writes nothing.
+
+No pixels are read for it, unless bad tiles are to be found and blanked.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 
@@ -11,6 +15,7 @@ from coverslip.converter.deidentify import deidentify
 from coverslip.converter.identity import identity_uids, version_uids
 from coverslip.converter.mask_label import mask_label
 from coverslip.converter.request import ConversionRequest, InstanceResult, SeriesResult, curated_keywords
+from coverslip.converter.sources.bad_tiles import bad_tile_words, screen_pyramid
 from coverslip.converter.sources.base import (
     AssociatedImage,
     PixelSpacing,
@@ -19,8 +24,9 @@ from coverslip.converter.sources.base import (
     SourceLevel,
     SourcePyramid,
 )
+from coverslip.converter.sources.focal_planes import select_focal_planes
 from coverslip.converter.uids import OUTPUT_FORMAT, derive_uid
-from coverslip.errors import MissingMetadataError
+from coverslip.errors import MissingMetadataError, UsageError
 from coverslip.metadata_maps import codes
 from coverslip.metadata_maps.codes import Code
 from coverslip.metadata_maps.deid.claims import DeidClaims, claim
@@ -44,6 +50,7 @@ __all__ = [
 
 JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 ASSOCIATED_IMAGES = ("thumbnail", "overview", "label")
+BACKGROUND = (255, 255, 255)
 _SPACING_DECIMALS = 12
 """Spacing in mm is rounded to these, so that it and its multiples by powers of two are exact Decimal Strings."""
 
@@ -73,6 +80,7 @@ class InstancePlan:
     derivation: tuple[Code, ...]
     derivation_description: str
     associated: AssociatedImage | None = None
+    bad_tiles: int = 0
 
     def result(self) -> InstanceResult:
         """Return what is known before it is written."""
@@ -90,6 +98,7 @@ class InstancePlan:
             photometric_interpretation=self.frame_format.photometric_interpretation,
             reuses_frames=self.reuses_frames,
             origin=self.origin,
+            bad_tiles=self.bad_tiles,
         )
 
 
@@ -97,6 +106,7 @@ class InstancePlan:
 class PixelPlan:
     """What will become of the pixels of one region, whatever names and metadata they get."""
 
+    region_index: int
     source_pyramid: SourcePyramid
     spacing: PixelSpacing
     pyramid: Pyramid
@@ -129,6 +139,7 @@ class SeriesPlan:
     folder: Path
     collection: Mapping[str, str | tuple[str, ...]]
     curated: tuple[str, ...]
+    region_number: int = 1
 
     def result(self, instances: Sequence[InstanceResult], *, already_there: bool = False) -> SeriesResult:
         """Return the result with what has become of its instances."""
@@ -156,10 +167,20 @@ def plan_pixels(source: SlideSource, request: ConversionRequest) -> list[PixelPl
     UsageError
         If the options do not fit the slide.
     """
-    return [_plan_pixels(source, source_pyramid, request) for source_pyramid in source.pyramids]
+    regions = range(len(source.pyramids))
+    if request.region is not None:
+        if request.region - 1 not in regions:
+            raise UsageError(f"--region {request.region}: the slide has {len(regions)}, wanted 1 to {len(regions)}")
+        regions = regions[request.region - 1 : request.region]
+    return [_plan_pixels(source, index, request) for index in regions]
 
 
-def _plan_pixels(source: SlideSource, source_pyramid: SourcePyramid, request: ConversionRequest) -> PixelPlan:
+def _plan_pixels(source: SlideSource, region_index: int, request: ConversionRequest) -> PixelPlan:
+    source_pyramid = select_focal_planes(source.pyramids[region_index], request.focal_planes)
+    if request.blank_bad_tiles:
+        if len(source_pyramid.focal_plane_offsets_um) < len(source.pyramids[region_index].focal_plane_offsets_um):
+            raise UsageError("--on-bad-tile blank takes all focal planes of a slide: wanted without --focal-planes")
+        source_pyramid = screen_pyramid(source_pyramid, BACKGROUND, request.workers)
     spacing = base_spacing(source_pyramid, request)
     if spacing is None:
         reasons = [finding.message for finding in source.findings if finding.rule == "source.spacing-unknown"]
@@ -169,20 +190,17 @@ def _plan_pixels(source: SlideSource, source_pyramid: SourcePyramid, request: Co
     pyramid = plan_pyramid(stored, spacing_mm, request.pyramid)
     base = source_pyramid.levels[0]
     encoder = make_encoder(pyramid.codec, dtype=base.dtype, samples_per_pixel=base.samples_per_pixel)
-    return PixelPlan(source_pyramid, spacing, pyramid, encoder)
+    return PixelPlan(region_index, source_pyramid, spacing, pyramid, encoder)
 
 
-def plan_series(
-    source: SlideSource, pyramid_index: int, pixels: PixelPlan, request: ConversionRequest, digest: str
-) -> SeriesPlan:
+def plan_series(source: SlideSource, pixels: PixelPlan, request: ConversionRequest, digest: str) -> SeriesPlan:
     """Plan the series of one region.
 
     Parameters
     ----------
     source : SlideSource
-    pyramid_index : int
     pixels : PixelPlan
-        Of the same region.
+        Of the region.
     request : ConversionRequest
     digest : str
         SHA-256 of the slide's files.
@@ -193,14 +211,14 @@ def plan_series(
         If the options do not fit the slide.
     """
     source_pyramid, pyramid, encoder = pixels.source_pyramid, pixels.pyramid, pixels.encoder
-    findings = list(source.findings)
+    findings = [*source.findings, *_bad_tile_findings(source_pyramid)]
     base = source_pyramid.levels[0]
     identity = request.identity_attributes()
     metadata, record = deidentify(source.metadata, request.policy, request.deid_key, identity.get("PatientID", ""))
     container = (
         identity.get("ContainerIdentifier") or metadata.restricted.get("BarcodeValue") or f"SLIDE-{digest[:16].upper()}"
     )
-    uids = _derive_uids(request, digest, pyramid_index, container)
+    uids = _derive_uids(request, digest, pixels.region_index, container)
     icc_profile = _choose_icc_profile(metadata, base, findings)
 
     def instance_uid(name: str) -> str:
@@ -234,6 +252,7 @@ def plan_series(
         folder,
         request.mapped.collection if request.mapped else {},
         curated_keywords(request.mapped, request.attributes),
+        pixels.region_index + 1,
     )
 
 
@@ -249,6 +268,12 @@ def stored_level(level: SourceLevel) -> StoredLevel:
     stated = level.pixel_spacing
     spacing_mm = (stated.row_mm, stated.column_mm) if stated else None
     return StoredLevel(level.grid, level.frame_format, level.lossy_method is not None, spacing_mm)
+
+
+def _bad_tile_findings(pyramid: SourcePyramid) -> Iterator[Finding]:
+    for index in pyramid.bad_tiles:
+        message = f"{bad_tile_words(pyramid.bad_tiles, index)} written as background, as --on-bad-tile asks"
+        yield Finding("source.bad-tile", Severity.ERROR, message, f"level {index}")
 
 
 def _derive_uids(request: ConversionRequest, digest: str, pyramid_index: int, container: str) -> dict[str, str]:
@@ -310,8 +335,12 @@ def _plan_level(
         words.append(encoder.description)
         if encoder.frame_format.lossy_method:
             steps.append(codes.LOSSY_COMPRESSION)
+    bad = bad_tile_words(source_pyramid.bad_tiles, stored.level_index)
+    if bad:
+        # Pixels that are not those of the slide: the picture is no longer the original.
+        words.append(f"{bad} of stored level {stored.level_index} written as background")
     text = "; ".join(words)
-    derived = index > 0 or bool(steps)
+    derived = index > 0 or bool(steps or bad)
     return InstancePlan(
         sop_instance_uid=uid(f"VOLUME {index}"),
         image_type=("DERIVED" if derived else "ORIGINAL", "PRIMARY", "VOLUME", "RESAMPLED" if index else "NONE"),
@@ -323,6 +352,7 @@ def _plan_level(
         earlier_lossy=earlier,
         derivation=tuple(steps),
         derivation_description=text if derived else "",
+        bad_tiles=len(source_pyramid.bad_tiles.get(stored.level_index, ())) if level is ancestor else 0,
     )
 
 
@@ -450,6 +480,10 @@ def _note_what_is_absent(
         )
         message = f"{reason}: Acquisition DateTime is the constant 1900-01-01"
         findings.append(Finding("metadata.no-acquisition-datetime", Severity.INFO, message, "", "C.7.10.1"))
+    gaps = {round(b - a, 6) for a, b in pairwise(pyramid.focal_plane_offsets_um)}
+    if len(gaps) > 1:
+        message = "the focal planes lie unevenly, which DICOM's full tiling cannot say: their mean distance is written"
+        findings.append(Finding("metadata.uneven-focal-planes", Severity.WARNING, message, "", "C.7.6.17.3"))
     if pyramid.origin_mm is None:
         message = "the slide does not say where it was scanned: the matrix origin is the constant 20 mm, 40 mm"
         findings.append(Finding("metadata.no-origin", Severity.INFO, message, "", "C.8.12.4"))
@@ -467,6 +501,13 @@ def _note_unusual_frames(instances: Sequence[InstancePlan], findings: list[Findi
             " all of them read"
         )
         findings.append(Finding("frames.ycbcr-jpeg2000", Severity.WARNING, message, "", "PS3.5 8.2.4"))
+    tiles = {(one.grid.rows, one.grid.columns) for one in instances if one.associated is None}
+    if len(tiles) > 1:
+        message = (
+            "levels differ in the size of their frames, as the slide stores them: wsidicom passes over those that are"
+            " not like the base; --tile-size makes them alike, and encodes again"
+        )
+        findings.append(Finding("frames.sizes-differ", Severity.INFO, message, "", "C.8.12.4"))
     if any(not one.encapsulated for one in volumes):
         message = (
             "uncompressed frames: dicom-microscopy-viewer and Slim tell the compression from a frame's first and last"

@@ -9,7 +9,7 @@ from coverslip.errors import UsageError
 
 __all__ = ["OUTPUT_FORMAT", "UUID_ROOT", "derive_uid", "require_uid_root"]
 
-OUTPUT_FORMAT = 1
+OUTPUT_FORMAT = 2
 """Raised only when the same slide and options would give other bytes than before."""
 
 UUID_ROOT = "2.25"

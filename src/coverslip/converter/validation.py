@@ -33,17 +33,23 @@ def validate_conversion(
     """Validate a staged series and compare it with its slide, which is open; None if that is not asked for."""
     if request.validate == "off":
         return None
+    from coverslip.converter.sources.region import RegionOfSlide
     from coverslip.validators.validate import ValidationOptions
 
+    # What was taken from the slide; of chosen focal planes a header tells which they are.
+    region = source.pyramids[plan.region_number - 1] if request.focal_planes != "all" else plan.source_pyramid
     written = (*request.curated_texts().values(), *plan.metadata.restricted.values(), plan.container_identifier)
     options = ValidationOptions(
         thorough=request.validate == "thorough",
-        slide=source,
+        slide=RegionOfSlide(source, region),
         allowed_texts=(*written, plan.metadata.device_serial_number or ""),
         workers=request.workers,
     )
-    # Who gives a spacing knows that the slide states another one.
-    return _validate(staged, options, ignored=("fidelity.spacing",) if request.spacing_mm else ())
+    # Who gives a spacing knows that the slide states another one, and who has bad tiles blanked that they are.
+    ignored: tuple[str, ...] = ("fidelity.spacing",) if request.spacing_mm else ()
+    if plan.source_pyramid.bad_tiles:
+        ignored += ("fidelity.colour", "pyramid.content")
+    return _validate(staged, options, ignored=ignored)
 
 
 def validate_headers(folder: Path) -> ValidationReport:

@@ -108,6 +108,11 @@ class PyramidLevel:
         return self.frame_format is not None
 
     @property
+    def tile(self) -> tuple[int, int]:
+        """(rows, columns) of a frame."""
+        return self.grid.rows, self.grid.columns
+
+    @property
     def size(self) -> tuple[int, int]:
         """(rows, columns) of the total pixel matrix."""
         return self.grid.total_pixel_matrix_rows, self.grid.total_pixel_matrix_columns
@@ -186,8 +191,11 @@ class _Planner:
     options: PyramidOptions
     codec: CodecOption
 
-    def from_stored(self, index: int) -> PyramidLevel:
-        """Plan the level that is read from stored level `index`, reusing its frames if that is possible and wanted."""
+    def from_stored(self, index: int, tile: tuple[int, int] | None = None) -> PyramidLevel:
+        """Plan the level that is read from stored level `index`, reusing its frames if that is possible and wanted.
+
+        Frames that are encoded are of the size `tile`, that of the base: some readers pass over levels of another.
+        """
         stored, base = self.stored[index].grid, self.stored[0].grid
         # The ratio first: it is exactly 1 for the base, and exact for powers of two.
         spacing = (
@@ -195,9 +203,8 @@ class _Planner:
             self.spacing_mm[1] * (base.total_pixel_matrix_columns / stored.total_pixel_matrix_columns),
         )
         frame_format = self.stored[index].frame_format if self.may_reuse(index) else None
-        grid = (
-            stored if frame_format else replace(stored, **dict(zip(("rows", "columns"), self.cut(stored), strict=True)))
-        )
+        rows, columns = (stored.rows, stored.columns) if frame_format else tile or self.cut(stored)
+        grid = replace(stored, rows=rows, columns=columns)
         return PyramidLevel(grid, spacing, index, frame_format)
 
     def may_reuse(self, index: int) -> bool:
@@ -235,7 +242,7 @@ class _Planner:
         levels: list[PyramidLevel] = []
         unused: list[UnusedLevel] = []
         for index in range(len(self.stored)):
-            level = self.from_stored(index)
+            level = self.from_stored(index, levels[0].tile if levels else None)
             if any(level.size == other.size for other in levels):
                 unused.append(UnusedLevel(index, "a level with the same total pixel matrix is already there"))
             else:
@@ -252,7 +259,9 @@ class _Planner:
                 break
             exponent = len(levels)
             match = next((index for index in free if self.coincides(index, exponent)), None)
-            levels.append(self.derived(levels[-1], exponent) if match is None else self.from_stored(match))
+            levels.append(
+                self.derived(levels[-1], exponent) if match is None else self.from_stored(match, levels[0].tile)
+            )
             if match is not None:
                 del free[match]
         return levels, [UnusedLevel(index, self.why_unused(index, len(levels))) for index in self.unused(levels)]

@@ -136,6 +136,8 @@ class Fidelity:
         level = pyramid.levels[0]
         if not base.decodable or level.samples_per_pixel != 3 or level.dtype != np.uint8:
             return
+        if len(pyramid.focal_plane_offsets_um) > 1:
+            return  # OpenSlide reads one of them, and does not say which
         try:
             from coverslip.converter.sources.openslide_source import open_source
 

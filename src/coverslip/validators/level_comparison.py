@@ -396,10 +396,22 @@ def _cells(instance: InstanceView, pyramid: SourcePyramid) -> list[_Cell]:
     stated = list(dict.fromkeys(path for _row, _column, path, _focus in positions))
     paths = known if set(stated) <= set(known) else stated
     focuses = sorted({focus for _row, _column, _path, focus in positions})
+    first = _first_plane(instance, pyramid) if len(focuses) < len(pyramid.focal_plane_offsets_um) else 0
     return [
-        _Cell(row, column, focuses.index(focus), min(paths.index(path), len(known) - 1))
+        _Cell(row, column, first + focuses.index(focus), min(paths.index(path), len(known) - 1))
         for row, column, path, focus in positions
     ]
+
+
+def _first_plane(instance: InstanceView, pyramid: SourcePyramid) -> int:
+    """Return which of the slide's focal planes is the first of an instance that has not all of them."""
+    origin = (instance.header.get("TotalPixelMatrixOriginSequence") or [{}])[0]
+    try:
+        height = float(origin.get("ZOffsetInSlideCoordinateSystem") or 0)
+    except (TypeError, ValueError):
+        return 0
+    offsets = pyramid.focal_plane_offsets_um
+    return min(range(len(offsets)), key=lambda index: abs(offsets[index] - height))
 
 
 def _digest(frame: bytes) -> bytes:

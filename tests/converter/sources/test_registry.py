@@ -5,8 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import fields
+from importlib import import_module
 
+import numpy as np
 import pytest
+import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tests.factories.damage import truncate, write_empty, write_text
 
 from coverslip.converter.sources import open_slide, registry
@@ -19,8 +25,6 @@ BAD = {
     "trunc_header.svs": (CorruptSourceError, "truncated"),
     "trunc_half.svs": (CorruptSourceError, "truncated"),
     "float32_tiled.tif": (UnsupportedSourceError, "floating point"),
-    "rgba_tiled.tif": (UnsupportedSourceError, "RGBA"),
-    "planar_tiled.tif": (UnsupportedSourceError, "separate colour planes"),
     "ome_badxml.ome.tif": (UnsupportedSourceError, "does not parse"),
 }
 
@@ -32,6 +36,18 @@ def test_every_bad_shared_file_ends_in_its_error(shared, name):
         open_slide(shared / "slides/bad" / name)
     assert "\n" not in str(caught.value)
     assert name not in str(caught.value)  # the caller names the file as the user did
+
+
+@pytest.mark.parametrize("name", ["rgba_tiled.tif", "planar_tiled.tif"])
+def test_odd_shared_files_are_read_as_tifffile_reads_them(shared, name):
+    picture = tifffile.imread(shared / "slides/bad" / name)
+    picture = np.moveaxis(picture, 0, 2) if picture.shape[0] == 3 else picture
+    cover = picture[..., 3:] / 255 if picture.shape[2] == 4 else 1.0
+    expected = picture[..., :3] * cover + 255 * (1 - cover)
+    with open_slide(shared / "slides/bad" / name) as source:
+        found, missing = source.pyramids[0].levels[0].read_region(0, 0, 512, 512)
+    assert missing == 0
+    assert np.abs(found - expected).max() <= 0.5
 
 
 def test_the_bad_shared_files_that_open_say_what_is_wrong(shared):
@@ -105,19 +121,99 @@ def test_a_nul_in_the_name_is_a_source_error():
         open_slide("a\0b.svs")
 
 
-def test_a_missing_library_is_named_with_its_install_command(tmp_path, aperio_slide, monkeypatch):
-    (tmp_path / "needy.py").write_text("import a_library_that_nobody_has\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    needy = SlideFormat("needy", "Needy", "needy", lambda _: True, "a_library_that_nobody_has", "pip install it")
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import a_library_that_nobody_has", "lacks a_library_that_nobody_has: pip install it"),
+        ("raise OSError('no such shared object')", r"does not load \(OSError\): pip install it"),
+        (None, "needy, which is not installed: pip install it"),
+    ],
+)
+def test_a_library_that_is_missing_or_broken_is_named_with_its_install_command(
+    tmp_path, aperio_slide, monkeypatch, code, words
+):
+    if code is not None:
+        (tmp_path / "needy.py").write_text(f"{code}\n")
+        monkeypatch.syspath_prepend(tmp_path)
+    needy = SlideFormat("needy", "Needy", "aperio", lambda _: True, dependency="needy", install="pip install it")
     monkeypatch.setattr(registry, "FORMATS", (needy,))
-    with pytest.raises(MissingDependencyError, match=r"a_library_that_nobody_has.*pip install it"):
+    with pytest.raises(MissingDependencyError, match=words):
         open_slide(aperio_slide)
 
 
-def test_every_format_has_a_module_that_opens_it():
+def test_a_broken_library_breaks_no_other_format(tmp_path, aperio_slide):
+    (tmp_path / "openslide.py").write_text("raise OSError('libopenslide is broken')\n")
+    (tmp_path / "slide.mrxs").write_bytes(b"index")
+    program = (
+        "import sys\n"
+        "from coverslip.converter.sources import open_slide\n"
+        "open_slide(sys.argv[1]).close()\n"
+        "try:\n"
+        "    open_slide(sys.argv[2])\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__, error)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(aperio_slide), str(tmp_path / "slide.mrxs")],
+        capture_output=True, text=True, env=environment, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith(
+        "MissingDependencyError 3DHISTECH MIRAX slides are read with openslide, which does not"
+    )
+    assert "pip install openslide-python openslide-bin" in done.stdout
+
+
+def test_every_format_has_a_module_that_opens_it_and_says_all_of_itself():
     for slide_format in FORMATS:
-        module = __import__(slide_format.module, fromlist=["open_source"])
-        assert callable(module.open_source)
+        if isinstance(slide_format, SlideFormat):
+            module = import_module(f"coverslip.converter.sources.{slide_format.module}")
+            assert callable(module.open_source)
+            assert all(getattr(slide_format, field.name) for field in fields(slide_format)[4:10])
+            assert bool(slide_format.dependency) == bool(slide_format.install)
+
+
+def test_names_and_titles_of_formats_are_each_its_own():
+    for words in ([one.name for one in FORMATS], [one.title for one in FORMATS]):
+        assert len(set(words)) == len(words)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b'<DataObject ObjectType="DPUfsImport">', "Philips iSyntax.*export it"),
+        (b"SIS\0" + bytes(60), "Olympus ETS.*bfconvert"),
+    ],
+)
+def test_a_format_that_is_known_and_not_read_is_refused_with_a_way_out(tmp_path, data, words):
+    (tmp_path / "slide").write_bytes(data)
+    with pytest.raises(UnsupportedSourceError, match=words):
+        open_slide(tmp_path / "slide")
+
+
+def test_detection_reads_the_file_through_one_descriptor(tmp_path, aperio_slide):
+    program = (
+        "import sys\n"
+        "from coverslip.converter.sources import open_slide\n"
+        "opened = []\n"
+        "sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if event == 'open' else None)\n"
+        "open_slide(sys.argv[1]).close()\n"
+        "print(opened.count(sys.argv[1]))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(aperio_slide)], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.strip() == "1"
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.binary(min_size=1, max_size=400), magic=st.sampled_from([b"", b"II*\0", b"MM\0*", b"II+\0\x08\0\0\0"]))
+def test_detection_of_any_bytes_ends_in_a_source_error(tmp_path, data, magic):
+    path = tmp_path / "file"
+    path.write_bytes(magic + data)
+    with pytest.raises(SourceError):
+        open_slide(path)
 
 
 def test_a_file_that_is_refused_is_closed(tmp_path):

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import imagecodecs
@@ -170,6 +171,13 @@ def test_tables_that_hold_an_image_or_are_broken_are_corrupt() -> None:
         JpegSplicer(b"\xff\xd8\xff", color="rgb")
 
 
+@pytest.mark.parametrize("sampling", ["444", "422", "420", "440", "411"])
+def test_ycbcr_of_any_sampling_is_ybr_full_422(sampling: str) -> None:
+    found = dicom_format(parse_jpeg(simplejpeg.encode_jpeg(picture(32, 32), 80, "RGB", sampling)), "ycbcr")
+    assert isinstance(found, FrameFormat)
+    assert found.photometric_interpretation == "YBR_FULL_422"
+
+
 def test_formats_that_dicom_lacks_are_refused_with_the_reason() -> None:
     pixels = picture(32, 32)
     encoded = io.BytesIO()
@@ -177,7 +185,9 @@ def test_formats_that_dicom_lacks_are_refused_with_the_reason() -> None:
     assert "progressive" in str(dicom_format(parse_jpeg(encoded.getvalue()), "ycbcr"))
     full = parse_jpeg(simplejpeg.encode_jpeg(pixels, 80, "RGB", "444"))
     assert full.sampling == "4:4:4"
-    assert "4:4:4" in str(dicom_format(full, "ycbcr"))
+    luma, blue, red = full.components
+    odd = replace(full, components=(luma, replace(blue, horizontal_sampling=2), red))
+    assert "sampled 1x1,2x1,1x1" in str(dicom_format(odd, "ycbcr"))
     half = parse_jpeg(simplejpeg.encode_jpeg(pixels, 80, "RGB", "422"))
     assert "subsampled 4:2:2" in str(dicom_format(half, "rgb"))
     assert "3 components, 1 expected" in str(dicom_format(half, "gray"))

@@ -133,6 +133,8 @@ class SourcePyramid:
         (X, Y) of the matrix's first pixel in the slide coordinate system, if the file tells.
     stitched : bool
         Whether pixels are put together from overlapping or blended stored tiles, or flattened.
+    bad_tiles : mapping
+        By level: frames that do not decode, and are read as missing because that was asked for.
     """
 
     levels: Sequence[SourceLevel]
@@ -140,6 +142,7 @@ class SourcePyramid:
     focal_plane_offsets_um: tuple[float, ...] = (0.0,)
     origin_mm: tuple[float, float] | None = None
     stitched: bool = False
+    bad_tiles: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from coverslip.converter.sources.spacing import plausible_spacing, scaled_spacin
 from coverslip.converter.sources.stored_tiles import unreadable_kind
 from coverslip.converter.sources.tiff_structure import Compression, TiffStructure
 from coverslip.converter.sources.tile_region import repeat_edges
+from coverslip.converter.sources.vendor_metadata import slide_metadata
 from coverslip.errors import CorruptSourceError, UnsupportedSourceError
 from coverslip.metadata_maps.vendor_table import VendorTable, load_vendor
 from coverslip.tiler.codecs.base import FrameFormat, Pixels
@@ -30,6 +31,8 @@ __all__ = ["OpenSlideLevel", "OpenSlideSource", "open_source"]
 
 _NOT_REUSABLE = "OpenSlide gives pixels, not the stored tiles"
 _TILE = (512, 512)
+_MOST_PIXELS = 1 << 38
+"""Of a base level: half a million by half a million."""
 _STITCHED = frozenset({"mirax", "trestle", "ventana", "zeiss"})
 """Vendors whose tiles may overlap; OpenSlide lays them over each other."""
 
@@ -46,10 +49,25 @@ _COMPRESSIONS: dict[int | str, tuple[str, str | None]] = {
     "1.2.840.10008.1.2.4.90": ("JPEG 2000", None),
     "1.2.840.10008.1.2.4.91": ("JPEG 2000", "ISO_15444_1"),
     "hamamatsu": ("JPEG", "ISO_10918_1"),
+    "hamamatsu-vmu": ("none", None),
     "mirax": ("JPEG", "ISO_10918_1"),
     "sakura": ("JPEG", "ISO_10918_1"),
 }
 """Name and Lossy Image Compression Method, by TIFF compression, DICOM transfer syntax or vendor."""
+
+_FORMATS = {
+    "dicom": "dicom",
+    "hamamatsu": "hamamatsu-vms",
+    "huron": "huron-tiff",
+    "leica": "leica-scn",
+    "mirax": "mirax",
+    "philips": "philips-tiff",
+    "sakura": "sakura-svslide",
+    "trestle": "trestle",
+    "ventana": "ventana",
+    "zeiss": "zeiss-czi",
+}
+"""Registry name by OpenSlide's vendor."""
 
 _ASSOCIATED = {"label": "label", "macro": "overview", "thumbnail": "thumbnail"}
 
@@ -181,6 +199,11 @@ class OpenSlideSource:
     associated_images: Mapping[str, AssociatedImage]
     findings: Sequence[Finding]
 
+    @property
+    def levels(self) -> Sequence[OpenSlideLevel]:
+        """Levels of the one pyramid, for a reader that takes over some of them."""
+        return [level for level in self.pyramids[0].levels if isinstance(level, OpenSlideLevel)]
+
     def close(self) -> None:
         """Close the slide; harmless if closed already."""
         self.closing.close()
@@ -246,6 +269,9 @@ def _describe(
     if compression[0] == "unknown":
         message = "how the tiles are compressed is not known: earlier lossy compression cannot be told"
         findings.append(Finding("source.compression-unknown", Severity.WARNING, message))
+    if _is_vmu(properties):
+        message = "samples of 12 bits are read as their upper eight"
+        findings.append(Finding("source.bits-dropped", Severity.WARNING, message))
     spacing = _spacing(properties, table)
     if spacing is None:
         message = "the slide states no pixel spacing that is a slide's: it is unknown and must be given"
@@ -258,14 +284,17 @@ def _describe(
     closing.callback(slide.close)
     files = _files(path, vendor)
     area = _scanned_area(properties, slide.dimensions)
+    if not 0 < area[2] * area[3] <= _MOST_PIXELS:
+        raise CorruptSourceError(f"a scanned area of {area[2]} x {area[3]} pixels, which no slide has")
     levels = _levels(slide, area, spacing, background, compression, sum(file.stat().st_size for file in files))
     pyramid = SourcePyramid(
         levels,
         origin_mm=_origin(area, slide.dimensions, spacing),
         stitched=vendor in _STITCHED or "openslide.region[1].x" in properties,
     )
+    metadata = slide_metadata(properties, table, lowlevel.read_icc_profile(slide._osr))  # noqa: SLF001
     return OpenSlideSource(
-        path, files, closing, f"openslide-{vendor}", title, _metadata(slide, table), (pyramid,),
+        path, files, closing, _FORMATS.get(vendor, f"openslide-{vendor}"), title, metadata, (pyramid,),
         _associated_images(slide, background, compression[1], table.overview_label), tuple(findings),
     )  # fmt: skip
 
@@ -300,10 +329,17 @@ def _compression(properties: Mapping[str, str], tiff_compression: int | None, ve
     """Return the name of the compression, ``"unknown"`` if nothing tells, and the lossy method of all there was."""
     if properties.get("mirax.LAYER_0_LEVEL_0_SECTION.IMAGE_FORMAT", "JPEG") != "JPEG":
         return "PNG or BMP", None
+    if _is_vmu(properties):
+        vendor = "hamamatsu-vmu"
     keys = (tiff_compression, properties.get("dicom.TransferSyntaxUID"), vendor)
     name, method = next((_COMPRESSIONS[key] for key in keys if key in _COMPRESSIONS), ("unknown", None))
     history = _first(properties, ("dicom.LossyImageCompressionMethod", "dicom.LossyImageCompressionMethod[0]"))
     return name, method or history
+
+
+def _is_vmu(properties: Mapping[str, str]) -> bool:
+    """Whether this is Hamamatsu's uncompressed form, NGR."""
+    return "hamamatsu.BitsPerPixel" in properties
 
 
 def _spacing(properties: Mapping[str, str], table: VendorTable) -> PixelSpacing | None:
@@ -359,24 +395,6 @@ def _series(path: Path) -> str | None:
     except (OSError, InvalidDicomError):
         return None
     return str(dataset.SeriesInstanceUID) if "SeriesInstanceUID" in dataset else None
-
-
-def _metadata(slide: OpenSlide, table: VendorTable) -> SlideMetadata:
-    properties = slide.properties
-    software = table.text("SoftwareVersions", properties)
-    return SlideMetadata(
-        manufacturer=table.text("Manufacturer", properties) or table.manufacturer,
-        manufacturer_model_name=table.text("ManufacturerModelName", properties),
-        device_serial_number=table.text("DeviceSerialNumber", properties),
-        software_versions=(software,) if software else (),
-        objective_lens_power=table.lens_power(properties),
-        objective_lens_numerical_aperture=table.number("ObjectiveLensNumericalAperture", properties) or None,
-        acquisition_datetime=table.acquisition_datetime(properties),
-        icc_profile=lowlevel.read_icc_profile(slide._osr),  # noqa: SLF001
-        focus_method=table.focus_method,
-        restricted=table.restricted(properties),
-        identifying=table.identifying_fields(properties),
-    )
 
 
 def _associated_images(

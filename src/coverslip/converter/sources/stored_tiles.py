@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from coverslip.converter.sources.plain_tiles import compresses_samples, read_samples, sample_layout
 from coverslip.converter.sources.tiff_structure import Compression, Photometric, TagCode, TiffPage
 from coverslip.errors import CorruptSourceError, UnsupportedSourceError
 from coverslip.tiler.codecs import jpeg_stream, make_decoder
@@ -18,8 +18,6 @@ __all__ = ["StoredTiles", "open_stored_tiles", "unreadable_kind"]
 _EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 _MOST_PIXELS = 1 << 25
 """Most pixels of one tile or strip: 96 MB decoded."""
-_FAST_INFLATE_PIXELS = 1 << 26
-"""Loading imagecodecs takes as long as it saves on so many pixels."""
 _LONGEST_FRAME_SIDE = 65535
 """What Rows and Columns can hold (PS3.3 C.7.6.3)."""
 _EOI = b"\xff\xd9"
@@ -35,11 +33,12 @@ _NAMES: dict[int, str] = {
     Compression.APERIO_JPEG2000_YCBCR: "JPEG 2000",
     Compression.APERIO_JPEG2000_RGB: "JPEG 2000",
     Compression.JPEG2000: "JPEG 2000",
+    Compression.ZSTD: "Zstandard",
+    Compression.WEBP: "WebP",
 }
 _PHOTOMETRICS: dict[int, str] = {
     Photometric.WHITE_IS_ZERO: "monochrome",
     Photometric.BLACK_IS_ZERO: "monochrome",
-    Photometric.PALETTE: "palette colour",
     Photometric.CMYK: "CMYK",
 }
 
@@ -53,8 +52,8 @@ class StoredTiles:
     compression, color : str
         As in `SourceLevel`.
     decode : callable
-        Takes the stored bytes and the number of rows they hold, returns (rows, columns, 3) uint8 RGB; raises
-        `CorruptSourceError` without a place.
+        Takes the stored bytes and the number of rows they hold, returns (rows, columns, samples) uint8, RGB unless
+        there is a `to_rgb`; raises `CorruptSourceError` without a place.
     frame_format : FrameFormat or None
         What the tiles are as DICOM frames.
     not_reusable : str or None
@@ -68,6 +67,10 @@ class StoredTiles:
         One of the frames, for making more of the same kind.
     added_bytes : int
         By which the sample's frame is longer than what is stored.
+    planes : int
+        Stored tiles that together make one of pixels, each with one sample: 1, or 3 or 4.
+    to_rgb : callable or None
+        Takes the samples of all planes, returns (rows, columns, 3) uint8 RGB.
     """
 
     compression: str
@@ -79,6 +82,8 @@ class StoredTiles:
     lossy_method: str | None = None
     sample_frame: bytes = b""
     added_bytes: int = 0
+    planes: int = 1
+    to_rgb: Callable[[Pixels], Pixels] | None = None
 
 
 def unreadable_kind(page: TiffPage) -> str | None:
@@ -88,22 +93,29 @@ def unreadable_kind(page: TiffPage) -> str | None:
     compression = _NAMES.get(page.compression)
     predictor = page.integer(TagCode.PREDICTOR, 1)
     ycbcr = page.photometric == Photometric.YCBCR
+    planar = page.integer(TagCode.PLANAR_CONFIGURATION, 1) != 1
+    palette = page.photometric == Photometric.PALETTE
+    plain = compression is not None and compresses_samples(compression)
     problems = (
         (page.integer(TagCode.SAMPLE_FORMAT, 1) == 3, f"{bits[0]}-bit floating point samples"),
         (page.photometric in _PHOTOMETRICS, f"{bits[0]}-bit {_PHOTOMETRICS.get(page.photometric)}"),
         (set(bits) != {8}, f"{bits[0]}-bit samples"),
-        (samples == 4, "4 samples per pixel (RGBA)"),
-        (samples != 3, f"{samples} samples per pixel"),
-        (page.photometric != Photometric.RGB and not ycbcr, f"photometric interpretation {page.photometric}"),
-        (page.integer(TagCode.PLANAR_CONFIGURATION, 1) != 1, "separate colour planes"),
         (compression is None, f"TIFF compression {page.compression}"),
-        (ycbcr and compression in ("none", "LZW", "deflate"), "YCbCr without JPEG compression"),
+        (palette and not (samples == 1 and plain), f"palette colour of {samples} samples, or in {compression}"),
+        (samples == 4 and not (plain or compression == "WebP"), f"4 samples per pixel (RGBA) in {compression}"),
+        (samples not in (3, 4) and not palette, f"{samples} samples per pixel"),
+        (page.photometric not in (Photometric.RGB, Photometric.PALETTE) and not ycbcr,
+         f"photometric interpretation {page.photometric}"),
+        (planar and not plain, f"separate colour planes in {compression}"),
+        (ycbcr and (plain or compression == "WebP"), "YCbCr without JPEG compression"),
         (predictor not in (1, 2), f"TIFF predictor {predictor}"),
-    )
+    )  # fmt: skip
     return next((words for found, words in problems if found), None)
 
 
-def open_stored_tiles(page: TiffPage, sample: bytes | None) -> StoredTiles:
+def open_stored_tiles(
+    page: TiffPage, sample: bytes | None, background: tuple[int, int, int] = (255, 255, 255)
+) -> StoredTiles:
     """Find out from the first stored tile what the tiles of a page are.
 
     Parameters
@@ -111,6 +123,8 @@ def open_stored_tiles(page: TiffPage, sample: bytes | None) -> StoredTiles:
     page : TiffPage
     sample : bytes or None
         The stored bytes of one tile; None if the file holds none.
+    background : tuple of int
+        RGB under what is transparent.
 
     Raises
     ------
@@ -133,8 +147,10 @@ def open_stored_tiles(page: TiffPage, sample: bytes | None) -> StoredTiles:
         tiles = _jpeg_tiles(page, sample)
     elif name == "JPEG 2000":
         tiles = _jpeg2000_tiles(page, sample)
+    elif name == "WebP":
+        tiles = _webp_tiles(page, sample, background)
     else:
-        tiles = _plain_tiles(page, name, sample)
+        tiles = _plain_tiles(page, name, sample, background)
     if tiles.frame_format is not None and max(page.segment_rows, page.segment_columns) > _LONGEST_FRAME_SIDE:
         return replace(tiles, frame_format=None, not_reusable=f"tiles are longer than {_LONGEST_FRAME_SIDE} pixels")
     return tiles
@@ -259,27 +275,18 @@ def _by(size: tuple[int, ...]) -> str:
     return " x ".join(str(length) for length in size)
 
 
-def _plain_tiles(page: TiffPage, name: str, sample: bytes) -> StoredTiles:
+def _plain_tiles(page: TiffPage, name: str, sample: bytes, background: tuple[int, int, int]) -> StoredTiles:
     """Pixels as they are, or behind a lossless general purpose compression."""
-    columns = page.segment_columns
-    # Inflates twice as fast as zlib, once it has been loaded.
-    inflate_fast = name == "deflate" and page.rows * page.columns >= _FAST_INFLATE_PIXELS
-    differenced = page.integer(TagCode.PREDICTOR, 1) == 2 and name != "none"
-
-    def decode(data: bytes, rows: int) -> Pixels:
-        size = rows * columns * 3
-        plain = _inflate_fast(data, size) if inflate_fast else None
-        if plain is None:
-            plain = _inflate(data, name, size)
-        if len(plain) < size:
-            raise CorruptSourceError(f"decodes to {len(plain)} bytes, expected {size}")
-        pixels = np.frombuffer(plain, np.uint8, size).reshape(rows, columns, 3)
-        return np.cumsum(pixels, axis=1, dtype=np.uint8) if differenced else pixels
-
-    if name != "none" or not page.is_tiled:
-        reason = _IN_STRIPS if name == "none" else f"{name} has no DICOM transfer syntax"
-        return StoredTiles(name, "RGB", decode, not_reusable=reason)
-    size = page.segment_rows * columns * 3
+    layout = sample_layout(page, background)
+    decode = read_samples(page, name, layout.samples)
+    reason = layout.reason
+    if name != "none":
+        reason = f"{name} has no DICOM transfer syntax"
+    elif not page.is_tiled:
+        reason = _IN_STRIPS
+    if reason is not None:
+        return StoredTiles(name, layout.name, decode, not_reusable=reason, planes=layout.planes, to_rgb=layout.to_rgb)
+    size = page.segment_rows * page.segment_columns * 3
 
     def to_frame(data: bytes) -> bytes:
         if len(data) != size:
@@ -290,25 +297,27 @@ def _plain_tiles(page: TiffPage, name: str, sample: bytes) -> StoredTiles:
     return StoredTiles(name, "RGB", decode, frame_format, to_frame=to_frame, sample_frame=sample)
 
 
-def _inflate_fast(data: bytes, size: int) -> bytes | None:
-    """Return what `data` inflates to, None if that is more than `size` bytes or the data are damaged."""
-    import imagecodecs
+def _webp_tiles(page: TiffPage, sample: bytes, background: tuple[int, int, int]) -> StoredTiles:
+    """WebP pictures, lossy or not, of RGB or RGBA."""
+    layout = sample_layout(page, background)
+    columns = page.segment_columns
 
-    try:
-        return bytes(imagecodecs.deflate_decode(data, out=size))
-    except RuntimeError:
-        return None
-
-
-def _inflate(data: bytes, name: str, size: int) -> bytes:
-    """Return at least the first `size` bytes of what `data` decompresses to, less if it ends before."""
-    if name == "none":
-        return data
-    try:
-        if name == "deflate":
-            return zlib.decompressobj().decompress(data, size)
+    def decode(data: bytes, rows: int) -> Pixels:
         import imagecodecs
 
-        return bytes(imagecodecs.lzw_decode(data, out=size))
-    except (zlib.error, RuntimeError) as error:
-        raise CorruptSourceError(f"{name} data do not decode: {error}") from error
+        pixels = np.empty((rows, columns, layout.samples), np.uint8)
+        try:
+            imagecodecs.webp_decode(data, hasalpha=layout.samples == 4, out=pixels)
+        except (RuntimeError, ValueError) as error:
+            raise CorruptSourceError(f"WebP does not decode: {error}") from error
+        return pixels
+
+    lossless = sample[12:16] == b"VP8L" or (sample[12:16] == b"VP8X" and b"VP8L" in sample[16:200])
+    return StoredTiles(
+        "WebP",
+        layout.name,
+        decode,
+        not_reusable="WebP has no DICOM transfer syntax",
+        lossy_method=None if lossless else "WEBP",
+        to_rgb=layout.to_rgb,
+    )

@@ -36,6 +36,8 @@ class TiffLevel:
         RGB of what a missing tile is read as.
     history : str, optional
         Lossy Image Compression Method of an earlier compression that the file tells of.
+    size : tuple of int, optional
+        (rows, columns) of the picture, where the page is larger: tiles that lie beyond it are left out.
     """
 
     def __init__(
@@ -46,18 +48,26 @@ class TiffLevel:
         *,
         background: tuple[int, int, int],
         history: str | None = None,
+        size: tuple[int, int] | None = None,
     ) -> None:
         self._structure = structure
-        self._offsets, self._counts = page.segments()
+        offsets, counts = page.segments()
         self._background = np.array(background, np.uint8)
         self._tile_heights_vary = not page.is_tiled
-        stored_grid = TileGrid(page.rows, page.columns, page.segment_rows, page.segment_columns)
+        rows, columns = size or (page.rows, page.columns)
+        stored_grid = TileGrid(rows, columns, page.segment_rows, page.segment_columns)
+        offsets, counts = (_inside(values, page, stored_grid) for values in (offsets, counts))
         self._stored_grid = stored_grid
+        # Of pages whose colour planes are stored apart, all tiles of a plane come before those of the next.
+        planes = offsets.size // stored_grid.number_of_frames
+        self._plane_offsets = offsets.reshape(planes, stored_grid.number_of_frames)
+        self._plane_counts = counts.reshape(planes, stored_grid.number_of_frames)
+        self._offsets, self._counts = self._plane_offsets[0], self._plane_counts[0]
         self._tile_columns = stored_grid.tile_columns
         self.level_index = level_index
         self._tiles = self._open_tiles(page)
         self.pixel_spacing: PixelSpacing | None = None
-        self.grid = stored_grid if page.is_tiled else TileGrid(page.rows, page.columns, *_GRID_OF_STRIPS)
+        self.grid = stored_grid if page.is_tiled else TileGrid(rows, columns, *_GRID_OF_STRIPS)
         self.frame_format = self._tiles.frame_format
         self.lossy_method = self._tiles.lossy_method or history
 
@@ -87,7 +97,7 @@ class TiffLevel:
     @cached_property
     def stored_bytes(self) -> int:
         """See `SourceLevel`."""
-        return int(self._counts.sum())
+        return int(self._plane_counts.sum())
 
     @property
     def findings(self) -> list[Finding]:
@@ -119,7 +129,9 @@ class TiffLevel:
 
     def expected_frame_lengths(self) -> list[int]:
         """See `ReadableLevel`: most tiles get what the first one gets added."""
-        lengths: NDArray[np.int64] = self._counts.astype(np.int64) + self._tiles.added_bytes
+        # What a damaged file says may be more than the whole of it, and more than a signed number holds.
+        counts = np.minimum(self._counts, np.uint64(self._structure.size))
+        lengths: NDArray[np.int64] = counts.astype(np.int64) + self._tiles.added_bytes
         missing = self._is_missing()
         if missing.any():
             lengths[missing] = len(self._blank_frame)
@@ -172,19 +184,24 @@ class TiffLevel:
 
     def _read_tile(self, address: TileAddress) -> Pixels | None:
         index = self._stored_grid.frame_index(address)
-        data = self._read_stored(index)
-        if data is None:
-            return None
-        grid = self._stored_grid
+        grid, tiles = self._stored_grid, self._tiles
+        rows = grid.valid_size(address)[0] if self._tile_heights_vary else grid.rows
         try:
-            return self._tiles.decode(data, grid.valid_size(address)[0] if self._tile_heights_vary else grid.rows)
+            parts = []
+            for plane in range(tiles.planes):
+                data = self._read_stored(index, plane)
+                if data is None:
+                    return None
+                parts.append(tiles.decode(data, rows))
+            pixels = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+            return tiles.to_rgb(pixels) if tiles.to_rgb else pixels
         except CorruptSourceError as error:
             raise self._corrupt(error, index) from error
 
-    def _read_stored(self, index: int) -> bytes | None:
+    def _read_stored(self, index: int, plane: int = 0) -> bytes | None:
         """Return the bytes of a tile as they are in the file, None if there are none."""
-        size = self._counts.item(index)
-        offset = self._offsets.item(index)
+        size = self._plane_counts.item(plane, index)
+        offset = self._plane_offsets.item(plane, index)
         if not (size and offset):
             return None
         try:
@@ -194,21 +211,23 @@ class TiffLevel:
 
     def _is_missing(self) -> NDArray[np.bool_]:
         """Which tiles are not in the file: no offset or no bytes."""
-        missing: NDArray[np.bool_] = (self._offsets == 0) | (self._counts == 0)
+        missing: NDArray[np.bool_] = ((self._plane_offsets == 0) | (self._plane_counts == 0)).any(axis=0)
         return missing
 
     def _is_beyond(self) -> NDArray[np.bool_]:
         """Which tiles run past the end of the file."""
-        size = self._structure.size
-        beyond: NDArray[np.bool_] = (self._counts > size) | (self._offsets > size - np.minimum(self._counts, size))
-        return beyond
+        size, counts = self._structure.size, self._plane_counts
+        beyond: NDArray[np.bool_] = (counts > size) | (self._plane_offsets > size - np.minimum(counts, size))
+        whole: NDArray[np.bool_] = beyond.any(axis=0)
+        return whole
 
     def _open_tiles(self, page: TiffPage) -> StoredTiles:
         """Find out what the tiles are from the first that the file holds whole."""
         whole = ~(self._is_missing() | self._is_beyond())
         index = int(whole.argmax())
         try:
-            return open_stored_tiles(page, self._read_stored(index) if whole[index] else None)
+            background = self._background.tolist()
+            return open_stored_tiles(page, self._read_stored(index) if whole[index] else None, tuple(background))
         except CorruptSourceError as error:
             raise self._corrupt(error, index) from error
 
@@ -216,3 +235,11 @@ class TiffLevel:
         return CorruptSourceError(
             error.reason, level_index=self.level_index, frame_index=index, byte_offset=self._offsets.item(index)
         )
+
+
+def _inside(values: NDArray[np.uint64], page: TiffPage, grid: TileGrid) -> NDArray[np.uint64]:
+    """Return the values of those tiles of a page that hold pixels of a picture of `grid`."""
+    whole = TileGrid(page.rows, page.columns, page.segment_rows, page.segment_columns)
+    if (grid.tile_rows, grid.tile_columns) == (whole.tile_rows, whole.tile_columns):
+        return values
+    return values.reshape(-1, whole.tile_rows, whole.tile_columns)[:, : grid.tile_rows, : grid.tile_columns].ravel()

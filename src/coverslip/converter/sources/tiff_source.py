@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from coverslip.converter.sources.base import AssociatedImage, PixelSpacing, SlideMetadata, SourcePyramid
+from coverslip.converter.sources.base import AssociatedImage, PixelSpacing, SlideMetadata, SourceLevel, SourcePyramid
 from coverslip.converter.sources.spacing import scaled_spacing
 from coverslip.converter.sources.stored_tiles import unreadable_kind
 from coverslip.converter.sources.tiff_level import TiffLevel
@@ -17,7 +18,7 @@ from coverslip.errors import CorruptSourceError
 from coverslip.tiler.codecs.base import Pixels
 from coverslip.validators.report import Finding, Severity
 
-__all__ = ["TiffSource", "associated_image", "open_levels"]
+__all__ = ["TiffSource", "associated_image", "full_chroma_findings", "open_levels"]
 
 
 _MOST_ASSOCIATED_PIXELS = 1 << 26
@@ -26,7 +27,7 @@ _MOST_ASSOCIATED_PIXELS = 1 << 26
 
 @dataclass(frozen=True, slots=True)
 class TiffSource:
-    """A `SlideSource` in one TIFF file."""
+    """A `SlideSource` in one TIFF file; `companions` read the same file and are closed with it."""
 
     path: Path
     structure: TiffStructure
@@ -36,6 +37,7 @@ class TiffSource:
     pyramids: Sequence[SourcePyramid]
     associated_images: Mapping[str, AssociatedImage]
     findings: Sequence[Finding]
+    companions: ExitStack = field(default_factory=ExitStack)
 
     @property
     def files(self) -> Sequence[Path]:
@@ -45,6 +47,7 @@ class TiffSource:
     def close(self) -> None:
         """Close the file; harmless if closed already."""
         self.structure.close()
+        self.companions.close()
 
     def __enter__(self) -> Self:
         return self
@@ -61,33 +64,49 @@ def open_levels(
     base_spacing: PixelSpacing | None,
     background: tuple[int, int, int],
     history: str | None = None,
+    sizes: Sequence[tuple[int, int]] | None = None,
 ) -> tuple[list[TiffLevel], list[Finding]]:
     """Open the pages of one pyramid, base first, and collect what is noteworthy about their tiles.
 
-    A page that is not smaller than the one before is left out with a finding.
+    `sizes` are (rows, columns) of the pictures, where pages are padded. A page that is not smaller than the one before
+    is left out with a finding.
     """
     levels: list[TiffLevel] = []
     findings: list[Finding] = []
-    for page in pages:
-        if levels and not _is_smaller(page, levels[-1]):
-            message = f"page of {page.rows} x {page.columns} is not smaller than the level above it and is left out"
+    sizes = sizes or [(page.rows, page.columns) for page in pages]
+    for page, (rows, columns) in zip(pages, sizes, strict=True):
+        if levels and not _is_smaller((rows, columns), levels[-1]):
+            message = f"page of {rows} x {columns} is not smaller than the level above it and is left out"
             findings.append(Finding("source.level-order", Severity.WARNING, message, f"level {len(levels)}"))
             continue
         try:
-            level = TiffLevel(structure, page, len(levels), background=background, history=history)
+            level = TiffLevel(
+                structure, page, len(levels), background=background, history=history, size=(rows, columns)
+            )
         except CorruptSourceError as error:
             if error.level_index is not None:
                 raise
             raise CorruptSourceError(error.reason, level_index=len(levels), byte_offset=error.byte_offset) from error
-        level.pixel_spacing = scaled_spacing(base_spacing, pages[0].rows / page.rows, pages[0].columns / page.columns)
+        level.pixel_spacing = scaled_spacing(base_spacing, sizes[0][0] / rows, sizes[0][1] / columns)
         levels.append(level)
         findings += level.findings
-    return levels, findings
+    return levels, findings + full_chroma_findings(levels)
 
 
-def _is_smaller(page: TiffPage, level: TiffLevel) -> bool:
+def full_chroma_findings(levels: Sequence[SourceLevel]) -> list[Finding]:
+    """Return the remark that is due where stored frames are YCbCr with chroma at full resolution."""
+    if not any(level.color == "YCbCr 4:4:4" and level.frame_format for level in levels):
+        return []
+    message = (
+        "stored frames are YCbCr 4:4:4, kept bit for bit as YBR_FULL_422: DICOM has no other name for them in slides,"
+        " and a JPEG tells its own sampling"
+    )
+    return [Finding("frames.ycbcr-444", Severity.INFO, message, "", "PS3.3 C.7.6.3.1.2")]
+
+
+def _is_smaller(size: tuple[int, int], level: TiffLevel) -> bool:
     grid = level.grid
-    rows, columns = page.rows, page.columns
+    rows, columns = size
     return (
         rows <= grid.total_pixel_matrix_rows
         and columns <= grid.total_pixel_matrix_columns

@@ -46,16 +46,31 @@ class TagCode(IntEnum):
     ARTIST = 315
     HOST_COMPUTER = 316
     PREDICTOR = 317
+    COLOR_MAP = 320
     TILE_WIDTH = 322
     TILE_LENGTH = 323
     TILE_OFFSETS = 324
     TILE_BYTE_COUNTS = 325
     SUB_IFDS = 330
+    EXTRA_SAMPLES = 338
     SAMPLE_FORMAT = 339
     JPEG_TABLES = 347
     XMP = 700
+    IMAGE_DEPTH = 32997
     ICC_PROFILE = 34675
     NDPI_VERSION = 65420
+    NDPI_SOURCE_LENS = 65421
+    NDPI_X_OFFSET = 65422
+    NDPI_Y_OFFSET = 65423
+    NDPI_FOCAL_PLANE = 65424
+    NDPI_MCU_STARTS = 65426
+    NDPI_REFERENCE = 65427
+    NDPI_MCU_STARTS_HIGH = 65432
+    NDPI_FILTER_SET = 65434
+    NDPI_CAPTURE_MODE = 65441
+    NDPI_SERIAL_NUMBER = 65442
+    NDPI_PROPERTY_MAP = 65449
+    NDPI_WAVELENGTH = 65451
 
 
 class Compression(IntEnum):
@@ -65,10 +80,13 @@ class Compression(IntEnum):
     LZW = 5
     JPEG = 7
     DEFLATE = 8
+    JPEG_XR_NDPI = 22610
     APERIO_JPEG2000_YCBCR = 33003
     APERIO_JPEG2000_RGB = 33005
     OLD_DEFLATE = 32946
     JPEG2000 = 34712
+    ZSTD = 50000
+    WEBP = 50001
 
 
 class Photometric(IntEnum):
@@ -88,17 +106,21 @@ _FIELD_TYPES = {
     13: "u4", 16: "u8", 17: "i8", 18: "u8",
 }  # fmt: skip
 _RATIONALS = (5, 10)
+_ASCII, _LONG, _SLONG = 2, 4, 9
+_WIDENED = {_LONG: 16, _SLONG: 17}
+"""64-bit types of the values that NDPI completes with a high word."""
 _MAX_TAGS = 4096
 _MAX_PAGES = 65536
 
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """One directory entry: its field type, number of values, and where they start in the file."""
+    """One directory entry: its field type, number of values, and where they start in the file, or the value itself."""
 
     field_type: int
     count: int
     offset: int
+    value: bytes = b""
 
     @property
     def size(self) -> int:
@@ -113,6 +135,14 @@ class TiffStructure:
     Parameters
     ----------
     path : Path
+    descriptor : int, optional
+        Of the open file, which becomes the structure's own; the path is opened without it.
+
+    Attributes
+    ----------
+    is_ndpi : bool
+        Whether this is Hamamatsu's variant of classic TIFF: offsets of directories have 64 bits, and the high words of
+        all values and their offsets stand behind each directory; texts never stand inside it.
 
     Raises
     ------
@@ -124,14 +154,16 @@ class TiffStructure:
         If a directory lies past the end of the file, or the chain of directories runs in a circle.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, descriptor: int | None = None) -> None:
         try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if descriptor is None else descriptor
         except OSError as error:
             raise SourceError(f"cannot be opened: {error.strerror}") from error
+        self.is_ndpi = False
         try:
             self.size = os.fstat(self._descriptor).st_size
             self._read_header()
+            self._detect_ndpi()
             self._visited: set[int] = set()
             self.pages = self._read_chain(self._first)
         except BaseException:
@@ -177,6 +209,21 @@ class TiffStructure:
             raise CorruptSourceError("BigTIFF header with an unknown offset size")
         self._first = self._integer(header[8:16] if self.is_bigtiff else header[4:8])
 
+    def _detect_ndpi(self) -> None:
+        """See whether the first directory, sought by an offset of 64 bits, is one that Hamamatsu's scanners write."""
+        if self.is_bigtiff or self.byte_order == ">" or self.size < 12:
+            return
+        first = self._integer(self.read(4, 8))
+        self.is_ndpi = True
+        try:
+            page, _ = self._read_directory(first)
+        except CorruptSourceError:
+            self.is_ndpi = False
+            return
+        self.is_ndpi = TagCode.NDPI_VERSION in page
+        if self.is_ndpi:
+            self._first = first
+
     def _integer(self, data: bytes) -> int:
         return int.from_bytes(data, "little" if self.byte_order == "<" else "big")
 
@@ -204,20 +251,26 @@ class TiffStructure:
         count = self._integer(self.read(offset, count_size))
         if count > _MAX_TAGS:
             raise CorruptSourceError(f"TIFF directory of {count} tags", byte_offset=offset)
-        start = offset + count_size
-        table = self.read(start, count * entry_size + word)
+        start, link = offset + count_size, 8 if self.is_ndpi else word
+        table = self.read(start, count * entry_size + link)
+        high_words = self.read(start + len(table), count * 4) if self.is_ndpi else b""
         fields: dict[int, _Field] = {}
-        for position in range(0, count * entry_size, entry_size):
+        for index in range(count):
+            position = index * entry_size
             code = self._integer(table[position : position + 2])
             field_type = self._integer(table[position + 2 : position + 4])
             if field_type not in _FIELD_TYPES:
                 continue  # readers must skip unknown field types (TIFF 6.0, section 2)
             values = position + 4 + word
             field = _Field(field_type, self._integer(table[position + 4 : values]), start + values)
-            if field.size > word:
-                field = _Field(field_type, field.count, self._integer(table[values : values + word]))
+            value = table[values : values + word] + high_words[4 * index : 4 * index + 4]
+            inside = field.size <= word and not (self.is_ndpi and field_type == _ASCII)
+            if not inside:
+                field = _Field(field_type, field.count, self._integer(value))
+            elif field_type in _WIDENED and field.count == 1 and any(value[word:]):
+                field = _Field(_WIDENED[field_type], 1, 0, value)
             fields.setdefault(code, field)
-        return TiffPage(self, offset, fields), self._integer(table[-word:])
+        return TiffPage(self, offset, fields), self._integer(table[count * entry_size :])
 
     def sub_pages(self, page: TiffPage) -> tuple[TiffPage, ...]:
         """Return the directories that the SubIFDs tag of `page` points to."""
@@ -249,7 +302,8 @@ class TiffPage:
         if field is None:
             return np.empty(0, np.uint64)
         kind = np.dtype(self._structure.byte_order + _FIELD_TYPES[field.field_type])
-        array = np.frombuffer(self._structure.read(field.offset, field.size), kind).astype(kind.newbyteorder("="))
+        data = field.value or self._structure.read(field.offset, field.size)
+        array = np.frombuffer(data, kind).astype(kind.newbyteorder("="))
         return array.reshape(-1, 2) if field.field_type in _RATIONALS else array
 
     def integers(self, code: TagCode) -> list[int]:

@@ -149,7 +149,8 @@ def dicom_format(header: JpegHeader, color: JpegColor) -> FrameFormat | str:
     """Say what the stream is as a DICOM frame, or why it cannot be one without re-encoding.
 
     Follows PS3.5 8.2.1 and 10.2-10.3, and the photometric interpretations that the VL Whole Slide
-    Microscopy Image IOD allows (PS3.3 C.8.12.4.1.1). YCbCr of any chroma subsampling is YBR_FULL_422.
+    Microscopy Image IOD allows (PS3.3 C.8.12.4.1.1). YCbCr of any chroma subsampling is YBR_FULL_422, also of
+    none: the IOD has no YBR_FULL, scanners that write DICOM do the same, and readers go by the stream.
 
     Parameters
     ----------
@@ -178,7 +179,7 @@ def dicom_format(header: JpegHeader, color: JpegColor) -> FrameFormat | str:
         if header.sampling != "4:4:4":
             return f"RGB JPEG with components subsampled {header.sampling}, DICOM wants all at full resolution"
         photometric_interpretation = "RGB"
-    elif header.sampling in ("4:2:2", "4:2:0", "4:4:0", "4:1:1"):
+    elif header.sampling in ("4:4:4", "4:2:2", "4:2:0", "4:4:0", "4:1:1"):
         photometric_interpretation = "YBR_FULL_422"
     else:
         return f"YCbCr JPEG sampled {header.sampling} has no photometric interpretation in the WSI IOD"
