@@ -500,7 +500,8 @@ class Engine:
 
     def _put_back(self) -> None:
         """Write down that what was stopped is to be done, as if this attempt had not been."""
-        for key in self._running:
+        # A slide whose rows wait to be merged has begun to be indexed, and runs no more.
+        for key in (*self._running, *self._unmerged):
             standing = self._standings[key]
             for record in list(standing.records.values()):
                 if record.state is State.STARTED:
