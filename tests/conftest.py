@@ -6,12 +6,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.factories.aperio import write_aperio_svs
 from tests.orthanc import Orthanc, start_orthanc
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# How long an example takes on a busy machine says nothing; the hang guard is there for what never ends.
+hypothesis.settings.register_profile("coverslip", deadline=None)
+hypothesis.settings.load_profile("coverslip")
 
 
 @pytest.fixture(scope="session")
