@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.factories.aperio import write_aperio_svs
 from tests.orthanc import Orthanc, start_orthanc
+from tests.turns import Turns
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+TURNS = pytest.StashKey[Turns]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):  # in a process of pytest-xdist; each has a folder of its own in that of the run
+        config.stash[TURNS] = Turns(Path(config.option.basetemp).parent)
+
+
+# Outermost, so that waiting counts neither for the timeout nor for the duration of a test.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    turns = item.config.stash.get(TURNS, None)
+    if turns is None:
+        return (yield)
+    turns.take(alone=item.get_closest_marker("serial") is not None)
+    try:
+        return (yield)
+    finally:
+        turns.give_back()
 
 
 @pytest.fixture(scope="session")

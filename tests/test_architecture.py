@@ -168,6 +168,7 @@ def test_importing_coverslip_and_its_cli_loads_no_vendor_library() -> None:
     assert heavy == set()
 
 
+@pytest.mark.serial
 def test_help_appears_within_half_a_second() -> None:
     seconds = []
     for _ in range(5):  # the best of five is what the program takes; the others are what the machine was busy with
