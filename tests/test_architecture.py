@@ -158,7 +158,7 @@ def test_error_tree_in_the_docstring_is_the_tree_of_classes() -> None:
 def run_python(*arguments: str) -> str:
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     return subprocess.run(
-        [sys.executable, *arguments], env=environment, check=True, capture_output=True, text=True, timeout=60
+        [sys.executable, *arguments], env=environment, check=True, capture_output=True, text=True, timeout=120
     ).stdout
 
 
