@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from tests.orthanc import Orthanc, start_orthanc
 from tests.turns import Turns
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
 TURNS = pytest.StashKey[Turns]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell has what it runs in the background ignore Ctrl-C, and so would the processes that tests interrupt.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):  # in a process of pytest-xdist; each has a folder of its own in that of the run
         config.stash[TURNS] = Turns(Path(config.option.basetemp).parent)
 
