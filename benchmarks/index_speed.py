@@ -2,9 +2,9 @@
 
 A slide is converted with the map of TCGA, and its headers are written again and again with other UIDs, patients and
 containers. One process reads them all with ``pydicom.dcmread(stop_before_pixels=True)`` and does nothing with them;
-`coverslip index`, with its start and as many processes as there are cores, reads, hashes and compares them and writes a
-catalog. Both are run in turn; the ratio is that of the medians. Memory is the peak of the largest process, for a quarter
-of the instances and for all. Exits with 1 if a promise is not kept.
+`coverslip index`, with its start and as many processes as there are cores, reads, hashes and compares them and writes
+a catalog. Both are run in turn; the ratio is that of the medians. Memory is the peak of the largest process, for a
+quarter of the instances and for all. Exits with 1 if a promise is not kept.
 """
 
 from __future__ import annotations
