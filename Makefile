@@ -94,10 +94,16 @@ format: $(INSTALLED) ## put imports and layout in order
 .PHONY: bench
 bench: $(INSTALLED) ## measure speed and memory against a peer and the limit
 	@$(PYTHON) -m benchmarks
+	@$(PYTHON) -m benchmarks.index_speed
+	@$(PYTHON) -m benchmarks.search_scale
 
 .PHONY: baseline
 baseline: $(INSTALLED) ## write the pinned columns of the catalog's table of headers
 	@$(PYTHON) -m tools.make_baseline_schema
+
+.PHONY: tables
+tables: $(INSTALLED) ## write the page of the catalog's tables and columns
+	@$(PYTHON) -m tools.tables_page
 
 .PHONY: soak
 soak: $(INSTALLED) ## put 2 GB into every kind of store, take 300 slides through all stages, and kill runs 25 times

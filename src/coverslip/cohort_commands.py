@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coverslip.errors import StoreError, UsageError
-from coverslip.search_commands import FILTERS, catalog_options, filter_options, open_catalog_of, request_of
+from coverslip.search_commands import FILTERS, catalog_options, counted, filter_options, open_catalog_of, request_of
 
 if TYPE_CHECKING:
     from coverslip.catalog.cohorts import Cohort, CohortChanges
@@ -198,7 +198,7 @@ def manifest(
         _write(output, made.text)
     if made.left_out:
         click.echo(
-            f"{len(made.left_out)} of {len(cohort.series)} series left out: they lie in no such place, or have no UUID",
+            f"{len(made.left_out)} of {len(cohort.series)} series left out: they have no folder there, or no UUID",
             err=True,
         )
 
@@ -220,7 +220,7 @@ def _summary(cohort: Cohort) -> dict[str, Any]:
         "catalog_version": cohort.catalog_version,
         "slides": len(cohort.slides),
         "series_count": len(cohort.series),
-        "patients": len({(each.collection_id, each.PatientID) for each in cohort.series}),
+        "patients": len({(each.collection_id, each.PatientID) for each in cohort.series if each.PatientID}),
         "size_mb": round(sum(each.size_mb or 0 for each in cohort.series), 6),
         "collections": cohort.count_by("collection_id"),
         "modalities": cohort.count_by("Modality"),
@@ -233,7 +233,8 @@ def _line(cohort: Cohort) -> str:
     summary = _summary(cohort)
     others = summary["series_count"] - summary["slides"]
     beside = f" and {others} other series" if others else ""
+    of = f" of {counted(summary['patients'], 'patient')}" if summary["patients"] else ""
     return (
-        f"{summary['slides']} slides{beside} of {summary['patients']} patients, {summary['size_mb']:,.1f} MB, "
+        f"{counted(summary['slides'], 'slide')}{beside}{of}, {summary['size_mb']:,.1f} MB, "
         f"version {cohort.catalog_version or 0}"
     )

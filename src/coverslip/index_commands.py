@@ -18,6 +18,7 @@ from coverslip.store_arguments import open_stores, store_arguments
 
 if TYPE_CHECKING:
     from coverslip.catalog.index import IndexReport
+    from coverslip.catalog.published import PublishedFiles, PublishedIndex
 
 __all__ = ["index"]
 
@@ -30,6 +31,7 @@ Examples:
   coverslip index --merge parquet:shards --to catalog.duckdb
   coverslip index out --to ndjson:tables --json
   coverslip index gs://bucket/slides dicomweb+https://pacs.example/dicom-web
+  coverslip index out --with-idc
 """
 
 _MOST_SHOWN = 50
@@ -56,6 +58,11 @@ _MOST_SHOWN = 50
 @click.option("--catalog-version", type=int, metavar="N", help="Number of the version made; default: the next one.")
 @click.option("--version-label", metavar="TEXT", help="What the version is called.")
 @click.option("--version-date", metavar="YYYY-MM-DD", help="Its date; never taken from a clock.")
+@click.option("--with-idc", is_flag=True, help="Attach IDC's index too, as coverslip attach does, also without PATH.")
+@click.option(
+    "--idc-index", type=click.Path(path_type=Path), metavar="PARQUET", help="In place of that of idc-index-data."
+)
+@click.option("--idc-sm-index", type=click.Path(path_type=Path), metavar="PARQUET", help="IDC's table sm_index.")
 @click.option("--workers", type=click.IntRange(1), help="Processes that read. Default: the cores at hand.")
 @click.option(
     "--wait", "wait_s", type=float, default=60.0, show_default=True, help="Seconds to wait for another writer."
@@ -68,19 +75,56 @@ def index(paths: tuple[str, ...], to: str, merge: str | None, as_json: bool, **o
     Indexing again changes nothing. A file that cannot be read is told, the others are indexed; the exit code is that of
     the worst: 3 no DICOM or damaged, 6 a folder or store, 7 the catalog, or a value or file that does not fit it.
     """
-    if bool(paths) == bool(merge):
+    from coverslip.catalog.index import IndexReport
+
+    files = _published(to, options)
+    if (paths and merge) or not (paths or merge or files):
         raise UsageError("expected PATH, or --merge parquet:DIR")
+    report = IndexReport()
     if merge:
         report = _merge(merge, to, options)
-    else:
+    elif paths:
         with _progress_bar() as on_progress:
             report = _index(paths, to, options, on_progress)
+    attached = _attach(to, files, options) if files else None
     if as_json:
-        click.echo(json.dumps(_as_json(report), indent=2))
+        idc = {"place": str(_catalog_file(to)), "idc": attached.summary} if attached else {}
+        click.echo(json.dumps({**_as_json(report), **idc}, indent=2))
     else:
         _print(report)
+        if attached:
+            click.echo(f"{_catalog_file(to)}: {attached.line}")
     if report.exit_code:
         raise click.exceptions.Exit(report.exit_code)
+
+
+def _catalog_file(to: str) -> Path | None:
+    """Return the file of DuckDB that ``--to`` names, None if it is something else."""
+    if ":" in to and not to.startswith("duckdb:"):
+        return None
+    return Path(to.removeprefix("duckdb:"))
+
+
+def _published(to: str, options: dict[str, Any]) -> PublishedFiles | None:
+    """Return the files of IDC's index that are to be attached; looked for before anything is read."""
+    if not options["with_idc"]:
+        for name in ("--idc-index", "--idc-sm-index"):
+            if options[name.removeprefix("--").replace("-", "_")]:
+                raise UsageError(f"{name}: expected --with-idc beside it")
+        return None
+    from coverslip.catalog.published import choose_published
+
+    if _catalog_file(to) is None:
+        raise UsageError(f"--to {to}: IDC's index is attached to a file of DuckDB")
+    return choose_published(options["idc_index"], options["idc_sm_index"])
+
+
+def _attach(to: str, files: PublishedFiles, options: dict[str, Any]) -> PublishedIndex:
+    from coverslip.catalog.published import attach_to_catalog
+
+    catalog = _catalog_file(to)
+    assert catalog is not None
+    return attach_to_catalog(catalog, files, wait_s=options["wait_s"])
 
 
 def _version(options: dict[str, Any]) -> Any:
@@ -128,9 +172,9 @@ def _merge(merge: str, to: str, options: dict[str, Any]) -> IndexReport:
     scheme, _, folder = merge.partition(":")
     if scheme != "parquet" or not folder:
         raise UsageError(f"--merge {merge}: expected parquet:DIR")
-    if ":" in to and not to.startswith("duckdb:"):
+    catalog = _catalog_file(to)
+    if catalog is None:
         raise UsageError(f"--to {to}: shards are merged into a file of DuckDB")
-    catalog = Path(to.removeprefix("duckdb:"))
     outcome = merge_folder(Path(folder), catalog, _version(options), wait_s=options["wait_s"])
     read = outcome.merge.new + outcome.merge.changed + outcome.merge.unchanged if outcome.merge else 0
     return IndexReport(read, outcome.failures, outcome, list(outcome.warnings))

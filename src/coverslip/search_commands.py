@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from coverslip.catalog.search import FoundSlide, SearchableCatalog, SearchRequest, SearchResult
     from coverslip.catalog.sql import SqlResult
 
-__all__ = ["attach", "catalog_options", "facets", "filter_options", "open_catalog_of", "request_of", "search"]
+__all__ = [
+    "attach",
+    "catalog_options",
+    "counted",
+    "facets",
+    "filter_options",
+    "open_catalog_of",
+    "request_of",
+    "search",
+]
 
 SEARCH_EXAMPLES = """
 \b
@@ -126,16 +135,13 @@ def open_catalog_of(options: Mapping[str, Any]) -> Iterator[SearchableCatalog]:
 
 
 def _published(idc_index: str | None, sm_index: Path | None) -> PublishedFiles | None:
-    from coverslip.catalog.published import PublishedFiles, find_packaged_index
+    from coverslip.catalog.published import choose_published
 
     if idc_index is None:
         if sm_index is not None:
             raise UsageError("--sm-index: expected --with-idc beside it")
         return None
-    if idc_index == "package":
-        found = find_packaged_index()
-        return PublishedFiles(found.idc_index, sm_index, found.collections)
-    return PublishedFiles(Path(idc_index), sm_index)
+    return choose_published(None if idc_index == "package" else Path(idc_index), sm_index)
 
 
 def request_of(words: Sequence[str], options: Mapping[str, Any], **more: Any) -> SearchRequest:
@@ -236,7 +242,7 @@ def _search_by_sql(
         _print_csv(result.columns, [[_cell(value) for value in row] for row in result.rows])
     else:
         _print_table(result.columns, [[str(_cell(value)) for value in row] for row in result.rows])
-        click.echo(f"{len(result.rows)} rows{', and more: see --limit' if result.more else ''}")
+        click.echo(f"{counted(len(result.rows), 'row')}{', and more: see --limit' if result.more else ''}")
 
 
 def _sql_json(result: SqlResult) -> dict[str, Any]:
@@ -268,6 +274,7 @@ def _as_json(result: SearchResult) -> dict[str, Any]:
         "unknown_filters": list(result.unknown_filters),
         "patients": result.patients,
         "collections": result.collections,
+        "without_patient": result.without_patient,
         "size_mb": round(result.size_mb, 6),
         "radiology": [asdict(each) for each in result.radiology],
         "slides": [asdict(each) for each in result.slides],
@@ -277,7 +284,9 @@ def _as_json(result: SearchResult) -> dict[str, Any]:
 
 def _print_count(result: SearchResult, form: str) -> None:
     if form == "json":
-        told = {name: getattr(result, name) for name in ("total", "unknown", "patients", "collections")}
+        told = {
+            name: getattr(result, name) for name in ("total", "unknown", "patients", "collections", "without_patient")
+        }
         radiology = [asdict(each) for each in result.radiology]
         click.echo(json.dumps({**told, "size_mb": round(result.size_mb, 6), "radiology": radiology}, indent=2))
     else:
@@ -368,16 +377,17 @@ def _print_slides(result: SearchResult, *, with_radiology: bool) -> None:
     if rows:
         _print_table([*columns, *(["radiology"] if with_radiology else [])], rows)
     shown = f"; {len(rows)} shown, see --limit" if len(rows) < result.total else ""
-    click.echo(
-        f"{_counted(result.total, 'slide')} of {_counted(result.patients, 'patient')} in "
-        f"{_counted(result.collections, 'collection')}, {result.size_mb:,.1f} MB{shown}"
-    )
+    of = f" of {counted(result.patients, 'patient')}" if result.patients or not result.total else ""
+    within = f" in {counted(result.collections, 'collection')}" if result.collections or not result.total else ""
+    nobody = f", {result.without_patient} without a patient" if result.without_patient else ""
+    click.echo(f"{counted(result.total, 'slide')}{of}{within}, {result.size_mb:,.1f} MB{nobody}{shown}")
     if with_radiology:
         told = ", ".join(f"{each.modality} {each.series} series of {each.patients}" for each in result.radiology)
         click.echo(f"radiology of these patients: {told or 'none'}")
 
 
-def _counted(count: int, name: str) -> str:
+def counted(count: int, name: str) -> str:
+    """Return a number of things: ``1 slide``, ``2 slides``."""
     return f"{count} {name}{'' if count == 1 else 's'}"
 
 
@@ -445,7 +455,7 @@ def facets(
 
 
 def _print_facets(result: SearchResult) -> None:
-    click.echo(_counted(result.total, "slide"))
+    click.echo(counted(result.total, "slide"))
     for facet in result.facets:
         click.echo(f"\n{facet.name}")
         for each in facet.values:
@@ -459,7 +469,7 @@ def _print_facets(result: SearchResult) -> None:
 
 
 @click.command(epilog=ATTACH_EXAMPLES, short_help="Search IDC's index together with a catalog.")
-@click.argument("idc_index", metavar="[PARQUET]", required=False)
+@click.argument("idc_index", type=click.Path(path_type=Path), metavar="[PARQUET]", required=False)
 @click.option("--sm-index", type=click.Path(path_type=Path), metavar="PARQUET", help="IDC's table sm_index.")
 @click.option(
     "--collections", type=click.Path(path_type=Path), metavar="PARQUET", help="IDC's collections_index: cancer types."
@@ -472,7 +482,7 @@ def _print_facets(result: SearchResult) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def attach(
     *,
-    idc_index: str | None,
+    idc_index: Path | None,
     sm_index: Path | None,
     collections: Path | None,
     detach: bool,
@@ -485,12 +495,7 @@ def attach(
     The files stay where they are and must not be moved; attach again after the package was updated.
     """
     from coverslip.catalog.database import open_catalog
-    from coverslip.catalog.published import (
-        PublishedFiles,
-        attach_published,
-        detach_published,
-        find_packaged_index,
-    )
+    from coverslip.catalog.published import attach_to_catalog, choose_published, detach_published
     from coverslip.errors import CatalogError
 
     if not catalog.is_file():
@@ -503,14 +508,8 @@ def attach(
         told: dict[str, Any] = {"detached": found}
         line = f"{catalog}: " + ("IDC's index detached" if found else "nothing was attached")
     else:
-        packaged = find_packaged_index() if idc_index is None else None
-        files = PublishedFiles(
-            packaged.idc_index if packaged else Path(str(idc_index)),
-            sm_index,
-            collections or (packaged.collections if packaged else None),
-        )
-        with open_catalog(catalog, wait_s=wait_s) as connection:
-            index = attach_published(connection, files)
-        told = {"series": index.series, "slides": index.slides, "sm_index": index.files.sm_index is not None}
-        line = f"{catalog}: IDC's index attached: {index.series} series, {index.slides} of them slides"
+        files = choose_published(idc_index, sm_index, collections)
+        index = attach_to_catalog(catalog, files, wait_s=wait_s)
+        told = index.summary
+        line = f"{catalog}: {index.line}"
     click.echo(json.dumps(told, indent=2) if as_json else line)

@@ -81,6 +81,14 @@ def test_metadata_of_a_service_tells_the_transfer_syntax_in_an_element_of_its_ow
     assert row["MediaStorageSOPInstanceUID"] == "1.2.3.1"
 
 
+def test_bytes_that_a_service_tells_as_numbers_are_dropped_as_bytes_are() -> None:
+    ds = slide_header()
+    with pytest.warns(UserWarning, match="cannot be assigned to a tag with VR OD"):
+        ds.DoublePointCoordinatesData = 34.6
+    header = HeaderReader(ColumnTree()).read(BytesSource(as_part10(ds)))
+    assert header.drops == (Drop("DoublePointCoordinatesData", "binary"),)
+
+
 def test_types_and_modes_are_those_of_the_export(tmp_path: Path) -> None:
     row = row_of(
         tmp_path, AcquisitionDateTime="20240102030405.5+0100", ImagedVolumeWidth=1.5, RecognitionCode="x", PatientAge=""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from coverslip.catalog.search import SearchRequest, open_search
 from coverslip.cli import cli
 from tests.factories.headers import slide_header, write_header
 
@@ -55,6 +56,37 @@ def test_shards_are_written_and_merged(tmp_path, ask) -> None:
     result = invoke("--merge", f"parquet:{tmp_path / 'shards'}", "--to", tmp_path / "catalog.duckdb")
     assert result.exit_code == 0, result.output
     assert ask("SELECT count(*) FROM idc_index") == [(2,)]
+
+
+def test_idc_s_index_is_attached_after_indexing_or_alone(tmp_path, shared: Path) -> None:
+    write_header(tmp_path / "in", slide_header())
+    catalog, idc = (
+        tmp_path / "catalog.duckdb",
+        ("--with-idc", "--idc-index", shared / "idc" / "idc_index_slice.parquet"),
+    )
+    result = invoke(tmp_path / "in", "--to", catalog, *idc)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.endswith(f"{catalog}: IDC's index attached: 4513 series, 800 of them slides\n")
+    told = json.loads(invoke("--to", tmp_path / "other.duckdb", *idc, "--json").stdout)
+    assert told["idc"] == {"series": 4513, "slides": 800, "sm_index": False}
+    for file, own in ((catalog, 1), (tmp_path / "other.duckdb", 0)):
+        with open_search(file) as opened:
+            found = opened.search(SearchRequest(limit=0))
+            stained = opened.search(SearchRequest(filters={"stain": ("eosin",)}, limit=0))
+        assert found.total == own + 800
+        assert (stained.total, stained.unknown, stained.unknown_filters) == (0, 800, ("stain",))
+
+
+def test_nothing_is_indexed_if_idc_s_index_cannot_be_attached(tmp_path) -> None:
+    write_header(tmp_path / "in", slide_header())
+    for arguments in (
+        ("--with-idc", "--idc-index", tmp_path / "none.parquet"),
+        ("--idc-sm-index", tmp_path / "none.parquet"),
+        ("--with-idc", "--to", f"parquet:{tmp_path / 'shards'}"),
+    ):
+        result = invoke(tmp_path / "in", "--to", tmp_path / "catalog.duckdb", *arguments)
+        assert exit_code(result) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 @pytest.mark.parametrize(

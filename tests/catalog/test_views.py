@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -11,7 +12,9 @@ import duckdb
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
+from tools.tables_page import SOURCES
 
 from coverslip.catalog.index import IndexRequest, index_paths
 from coverslip.converter.mapped import apply_mapped
@@ -219,3 +222,62 @@ def test_uuids_made_in_sql_are_those_of_the_converter(catalog) -> None:
         for number in range(50):
             (found,) = connection.execute("SELECT coverslip_uuid(?)", [f"1.2.{number}é"]).fetchone()
             assert found == instance_uuid(f"1.2.{number}", "é")
+
+
+PATH = re.compile(
+    r"`([A-Z][\w.\[\]*]+)`(?:: `CodingSchemeDesignator`, a colon, `CodeValue`)?(; ends at a colon in it)?"
+)
+
+
+def values_at(ds: Dataset, path: str) -> list[object]:
+    """Return what stands at a path such as ``OpticalPathSequence[*].ObjectiveLensPower``, of all items."""
+    first, _, rest = path.partition(".")
+    keyword, bracket, place = first.rstrip("]").partition("[")
+    value = ds.get(keyword)
+    if value is None or value == "":
+        return []
+    if bracket:
+        value = list(value) if place == "*" else list(value)[:1]
+    if rest:
+        return [found for item in value for found in values_at(item, rest)]
+    return list(value) if bracket or isinstance(value, MultiValue) else [value]
+
+
+def text_of(value: object) -> str:
+    if isinstance(value, Dataset):
+        parts = (value.get("CodingSchemeDesignator"), value.get("CodeValue"), value.get("CodeMeaning"))
+        return ":".join(parts[:2]) if all(parts) else "None"
+    if isinstance(value, int | float) and not hasattr(value, "original_string"):
+        return repr(float(value))
+    return str(getattr(value, "original_string", None) or value).replace("-", "")
+
+
+@pytest.mark.parametrize(
+    "table", ["idc_index", "sm_index", "sm_instance_index", "sm_channel_index", "sm_specimen_index"]
+)
+def test_a_column_that_is_said_to_come_from_an_attribute_has_its_value(catalog, table: str) -> None:
+    key = "SOPInstanceUID" if table == "sm_instance_index" else "SeriesInstanceUID"
+    files: dict[str, list[Dataset]] = {}
+    for uid, location in catalog.execute(f"SELECT {key}, location FROM instances").fetchall():
+        files.setdefault(uid, []).append(dcmread(location, stop_before_pixels=True))
+    simple = {name: found for name, text in SOURCES[table].items() if (found := PATH.fullmatch(text))}
+    assert len(simple) > 5
+    rows = catalog.execute(f"SELECT * FROM {table}")
+    names = [column[0] for column in rows.description]
+    seen = set()
+    for row in rows.fetchall():
+        told = dict(zip(names, row, strict=True))
+        for name, matched in simple.items():
+            path, cut = matched.groups()
+            headers = [{**ds.file_meta, **ds} for ds in files[told[key]]]
+            there = {text_of(value) for ds in headers for value in values_at(Dataset(ds), path)}
+            if cut and name.endswith("CodeMeaning"):
+                there = {text.partition(":")[0] for text in there}
+            value = told[name]
+            if value is None or value == []:
+                assert "*" in path or not there - {"", "None"} or name.startswith("primary"), (name, there)
+                continue
+            seen.add(name)
+            found = value if isinstance(value, list) else [value]
+            assert {text_of(each) for each in found} <= there, (name, path)
+    assert len(seen) > len(simple) / 2

@@ -50,7 +50,7 @@ class CohortSeries:
     series_hash : str or None
         MD5 of the sorted, concatenated MD5s of its instances.
     aws_url, gcs_url : str or None
-        Of its folder, with a slash at the end; None where it lies in no bucket.
+        Of its folder, with a slash at the end; None where it lies in no bucket, or together with another series.
     """
 
     SeriesInstanceUID: str
@@ -186,15 +186,18 @@ def _cohort(
 
 def _read_series(catalog: SearchableCatalog, uids: Sequence[str], match: Mapping[str, str]) -> Iterable[CohortSeries]:
     rows = catalog.connection.execute(
-        """WITH wanted AS (SELECT unnest(?) AS uid)
+        f"""WITH wanted AS (SELECT unnest(?) AS uid),
+        alone AS (
+            SELECT series.SeriesInstanceUID, {_folder_of_its_own("aws_url")}, {_folder_of_its_own("gcs_url")}
+            FROM series SEMI JOIN wanted ON wanted.uid = series.SeriesInstanceUID)
         SELECT found.SeriesInstanceUID, found.StudyInstanceUID, found.collection_id, found.PatientID, found.Modality,
             found.published, found.crdc_series_uuid, found.series_revised_idc_version,
             CASE WHEN NOT found.published THEN series.series_hash END, found.instanceCount,
             round(found."series_size_MB", 6), found.license_short_name, found.source_doi,
-            rtrim(coalesce(found.series_aws_url, series.series_aws_url), '*'),
-            CASE WHEN NOT found.published THEN series.series_gcs_url END
+            CASE WHEN found.published THEN rtrim(found.series_aws_url, '*') ELSE alone.aws_url END, alone.gcs_url
         FROM search_series AS found SEMI JOIN wanted ON wanted.uid = found.SeriesInstanceUID
         LEFT JOIN series ON series.SeriesInstanceUID = found.SeriesInstanceUID
+        LEFT JOIN alone ON alone.SeriesInstanceUID = found.SeriesInstanceUID
         ORDER BY found.Modality <> 'SM', found.collection_id, found.PatientID, found.Modality,
             found.SeriesInstanceUID""",
         [list(uids)],
@@ -219,6 +222,15 @@ def _read_series(catalog: SearchableCatalog, uids: Sequence[str], match: Mapping
             aws_url=aws,
             gcs_url=_mirror(aws) if published else gcs,
         )
+
+
+def _folder_of_its_own(column: str) -> str:
+    """Return the folder of a series in a bucket, NULL if another series has instances there too."""
+    folder = f"regexp_extract({column}, '^(.*/)[^/]*$', 1)"
+    return (
+        f"CASE WHEN series.series_{column} NOT IN (SELECT {folder} FROM instances WHERE {column} IS NOT NULL "
+        f"GROUP BY ALL HAVING count(DISTINCT SeriesInstanceUID) > 1) THEN series.series_{column} END AS {column}"
+    )
 
 
 _MIRRORS = {"idc-open-data": "idc-open-data", "idc-open-data-two": "idc-open-idc1", "idc-open-data-cr": "idc-open-cr"}

@@ -26,7 +26,8 @@ FORMAT = 1
 _POLL_S = 0.05
 _ROW_GROUP = 4096
 """DuckDB holds a group of rows in memory until it is full; the table of headers is wide."""
-_MEMORY = "1GB"
+_MEMORY = "500MB"
+"""What a merge holds at most, besides some 200 MB; the rest is spilled. Searches have the same."""
 _NAME = "coverslip_catalog"
 
 
@@ -100,7 +101,8 @@ def _attach(path: Path, *, read_only: bool) -> DuckDBPyConnection:
     """Open a file as the only database of a connection; what it is called by is without effect on statements."""
     import duckdb
 
-    connection = duckdb.connect(config={"memory_limit": _MEMORY})
+    # What does not fit is spilled beside the catalog, not into the folder that the command is run in.
+    connection = duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": f"{path}.tmp"})
     try:
         options = "READ_ONLY" if read_only else f"ROW_GROUP_SIZE {_ROW_GROUP}"
         quoted = str(path).replace("'", "''")

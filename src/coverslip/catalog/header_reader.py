@@ -100,7 +100,7 @@ def as_part10(ds: Dataset) -> bytes:
         meta.TransferSyntaxUID = told[0] if isinstance(told, list) else (told or ExplicitVRLittleEndian)
     tags = [tag for tag in ds.keys() if 0x0002FFFF < tag < _PIXELS and tag != _PER_FRAME_GROUPS]  # noqa: SIM118
     body = deepcopy(Dataset({tag: ds[tag] for tag in tags}))
-    body.walk(_shorten_decimals)
+    body.walk(_make_writable)
     stream = io.BytesIO()
     stream.write(bytes(128) + b"DICM")
     for part in (meta, body):
@@ -110,8 +110,13 @@ def as_part10(ds: Dataset) -> bytes:
     return stream.getvalue()
 
 
-def _shorten_decimals(_: Dataset, element: DataElement) -> None:
-    """Give decimal strings that came as numbers the text that a file would have: ``40``, not ``40.0``."""
+def _make_writable(_: Dataset, element: DataElement) -> None:
+    """Give decimal strings that came as numbers the text that a file would have: ``40``, not ``40.0``.
+
+    Bytes, which have no column, are left out: services tell some of them as numbers, which could not be written.
+    """
+    if element.VR.encode() in _BINARY_VRS:
+        element.value = b""
     if element.VR != "DS" or element.value is None:
         return
     values = element.value if element.VM > 1 else [element.value]

@@ -13,8 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from coverslip.catalog.database import make_tables, open_catalog
 from coverslip.catalog.search_table import CODED_FIELDS, SLIDE_COLUMNS, create_slide_table, words
 from coverslip.errors import CatalogError, MissingDependencyError, UsageError
 
@@ -25,7 +26,9 @@ __all__ = [
     "PublishedFiles",
     "PublishedIndex",
     "attach_published",
+    "attach_to_catalog",
     "attached_published",
+    "choose_published",
     "copy_published",
     "detach_published",
     "find_packaged_index",
@@ -91,6 +94,16 @@ class PublishedIndex:
     series: int
     slides: int
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What a command tells of it as JSON."""
+        return {"series": self.series, "slides": self.slides, "sm_index": self.files.sm_index is not None}
+
+    @property
+    def line(self) -> str:
+        """What a command tells of it."""
+        return f"IDC's index attached: {self.series} series, {self.slides} of them slides"
+
 
 def find_packaged_index() -> PublishedFiles:
     """Return the files of the installed package ``idc-index-data``, without loading it.
@@ -108,6 +121,24 @@ def find_packaged_index() -> PublishedFiles:
     folder = Path(spec.origin).parent
     collections = folder / "collections_index.parquet"
     return PublishedFiles(folder / "idc_index.parquet", None, collections if collections.is_file() else None)
+
+
+def choose_published(
+    idc_index: Path | None, sm_index: Path | None = None, collections: Path | None = None
+) -> PublishedFiles:
+    """Return the files that were named; what was not comes from the installed package, all of it or nothing.
+
+    Raises
+    ------
+    MissingDependencyError
+        If no index was named, and the package is not installed.
+    UsageError
+        If a file is not there.
+    """
+    if idc_index is not None:
+        return _resolved(PublishedFiles(idc_index, sm_index, collections))
+    packaged = find_packaged_index()
+    return _resolved(PublishedFiles(packaged.idc_index, sm_index, collections or packaged.collections))
 
 
 def attach_published(connection: DuckDBPyConnection, files: PublishedFiles) -> PublishedIndex:
@@ -141,6 +172,15 @@ def attach_published(connection: DuckDBPyConnection, files: PublishedFiles) -> P
         connection.execute("ROLLBACK")
         raise
     return PublishedIndex(files, *counts)
+
+
+def attach_to_catalog(path: Path, files: PublishedFiles, *, wait_s: float = 60.0) -> PublishedIndex:
+    """Do the same for the file of a catalog, which is made if it is not there."""
+    with open_catalog(path, wait_s=wait_s) as connection:
+        connection.execute("BEGIN")
+        make_tables(connection)
+        connection.execute("COMMIT")
+        return attach_published(connection, files)
 
 
 def detach_published(connection: DuckDBPyConnection) -> bool:

@@ -207,7 +207,9 @@ class SearchResult:
     unknown_filters : tuple of str
         The filters that are unknown of some slide.
     patients, collections : int
-        Of the slides found.
+        Of the slides found, as far as they state them.
+    without_patient : int
+        Slides that state no PatientID.
     size_mb : float
     slides : tuple of FoundSlide
         The part that the limit asks for.
@@ -223,6 +225,7 @@ class SearchResult:
     unknown_filters: tuple[str, ...]
     patients: int
     collections: int
+    without_patient: int
     size_mb: float
     slides: tuple[FoundSlide, ...]
     facets: tuple[Facet, ...]
@@ -362,7 +365,8 @@ class SearchableCatalog:
             ),
             patients=counts[1],
             collections=counts[2],
-            size_mb=counts[3],
+            without_patient=counts[3],
+            size_mb=counts[4],
             slides=slides,
             facets=tuple(self._facets(request, conditions)),
             radiology=count_modalities(self.connection, "found"),
@@ -386,9 +390,10 @@ class SearchableCatalog:
         wanted = {Unknown.EXCLUDE: "matches", Unknown.INCLUDE: "true", Unknown.ONLY: "matches IS NULL"}[unknown]
         self.connection.execute(f"CREATE OR REPLACE TEMP VIEW found AS SELECT * FROM candidates WHERE {wanted}")
 
-    def _counts(self) -> tuple[int, int, int, float]:
+    def _counts(self) -> tuple[int, int, int, int, float]:
         found = self.connection.execute(
-            "SELECT count(*), count(DISTINCT (collection_id, PatientID)), count(DISTINCT collection_id), "
+            "SELECT count(*), count(DISTINCT (collection_id, PatientID)) FILTER (PatientID IS NOT NULL), "
+            "count(DISTINCT collection_id), count(*) FILTER (PatientID IS NULL), "
             f"{exact_sum('size_mb')} FROM found"
         ).fetchone()
         assert found is not None

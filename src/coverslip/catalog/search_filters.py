@@ -320,9 +320,9 @@ def _identifier(field: Field, value: str) -> tuple[str, tuple[object, ...]]:
     if not text:
         raise UsageError(f"--{field.name}: expected an identifier")
     column = f"lower({field.column})"
+    if text == _NOTHING:
+        return f"{field.column} IS NULL", ()
     if field.name == "collection":
-        if text == _NOTHING:
-            return "collection_id IS NULL", ()
         text, column = text.replace("-", "_"), f"replace({column}, '-', '_')"
     if "*" not in text:
         return f"{column} = ?", (text,)

@@ -181,6 +181,23 @@ def test_slides_in_a_bucket_of_ones_own_are_in_the_manifest(catalog_file: Path) 
     assert manifest.left_out == ()
 
 
+def test_slides_that_share_a_folder_of_a_bucket_are_left_out_for_it_would_fetch_others(catalog_file: Path) -> None:
+    with open_catalog(catalog_file) as connection:
+        connection.execute("UPDATE history.series SET series_aws_url = 's3://mine/' || series_uuid || '/'")
+        connection.execute(
+            "UPDATE history.series SET series_aws_url = 's3://mine/heap/' WHERE collection_id = 'tcga_luad'"
+        )
+        connection.execute(
+            """UPDATE history.instances AS instances SET aws_url = series.series_aws_url || SOPInstanceUID || '.dcm'
+            FROM history.series AS series WHERE series.SeriesInstanceUID = instances.SeriesInstanceUID"""
+        )
+    with open_search(catalog_file) as catalog:
+        manifest = make_manifest(freeze_search(catalog, "all", SearchRequest()), "s5cmd")
+    assert manifest.text.count("\ncp s3://mine/") == 6
+    assert "heap" not in manifest.text
+    assert len(manifest.left_out) == 3
+
+
 def test_drs_has_the_instances_of_the_catalog_and_published_series_as_bundles(cohort: Cohort, collection: Path) -> None:
     with open_search(collection / "catalog.duckdb") as catalog:
         manifest = make_manifest(cohort, "drs", catalog=catalog)

@@ -64,6 +64,17 @@ def test_a_limit_cuts_the_table_and_not_the_counts(collection: Path) -> None:
     assert lines[-1] == "9 slides of 6 patients in 5 collections, 2.0 MB; 2 shown, see --limit"
 
 
+def test_slides_without_a_patient_are_told_apart_from_patients(tmp_path: Path, shared: Path) -> None:
+    assert run("index", shared / "slides" / "dicom", cwd=tmp_path).returncode == 0
+    summary = run("search", cwd=tmp_path).stdout.splitlines()[-1]
+    assert summary == "4 slides of 1 patient, 2.3 MB, 3 without a patient"
+    told = json.loads(run("search", "--patient", "none", "--json", "--count", cwd=tmp_path).stdout)
+    assert [told[name] for name in ("total", "patients", "collections", "without_patient")] == [3, 0, 0, 3]
+    assert run("search", "--patient", "none", cwd=tmp_path).stdout.splitlines()[-1].startswith("3 slides, 2.3 MB, 3 ")
+    saved = run("cohort", "save", "odd", "--patient", "none", cwd=tmp_path)
+    assert saved.stdout == "catalog.cohorts/odd.json: 3 slides, 2.3 MB, version 1\n"
+
+
 def test_sql_comes_from_the_command_line_or_a_file(collection: Path, tmp_path: Path) -> None:
     query = "SELECT Modality, COUNT(*) AS n FROM `p.d.idc_index` GROUP BY Modality ORDER BY n DESC, Modality"
     done = run("search", "--sql", query, "--limit", "2", cwd=collection)

@@ -28,6 +28,7 @@ FIRST_ROWS: dict[str, tuple[object, ...]] = {
     "dashboard_scanners": ("Aperio", "ScanScope", 20, 0.5, 5),
     "ffpe_slides_with_ct": ("tcga_luad", "TCGA-05-4244", "TCGA-05-4244-01Z-00-DX1"),
     "preparation_steps": ("cmb_crc", "MSB-00643-01-02", 1, "Specimen Collection", None),
+    "slides_with_clinical": ("IV", 3, 2),
     "stain_counts": ("hematoxylin stain", 7),
 }
 
