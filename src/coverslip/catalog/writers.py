@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -22,6 +22,7 @@ from coverslip.errors import CatalogError, UsageError
 __all__ = ["WRITERS", "IndexOutcome", "Writer", "open_writer", "partial_folder"]
 
 WRITERS = {
+    "bigquery": "coverslip.catalog.bigquery.writer:BigQueryWriter",
     "duckdb": "coverslip.catalog.duckdb_writer:DuckDBWriter",
     "parquet": "coverslip.catalog.parquet_writer:ParquetWriter",
     "ndjson": "coverslip.catalog.ndjson_writer:NdjsonWriter",
@@ -42,12 +43,15 @@ class IndexOutcome:
     warnings : tuple of str
     merge : MergeReport or None
         Of what was merged into a catalog.
+    estimates : mapping or None
+        Bytes that queries would process, by table, where nothing was to be written.
     """
 
     place: str
     failures: tuple[Failure, ...] = ()
     warnings: tuple[str, ...] = ()
     merge: MergeReport | None = field(default=None)
+    estimates: Mapping[str, int] | None = None
 
 
 class Writer(Protocol):
