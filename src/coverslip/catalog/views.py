@@ -191,8 +191,8 @@ def view_queries(dicom_fields: Iterable[Field]) -> Iterator[tuple[str, str]]:
     yield "dicom_metadata_curated", "SELECT SOPInstanceUID, SeriesInstanceUID, BodyPartExamined FROM dicom_metadata"
     yield (
         "export_drops",
-        "SELECT SOPInstanceUID, SeriesInstanceUID, dropped.path AS path, dropped.reason AS reason "
-        "FROM instances, unnest(drops) AS _drops(dropped)",
+        """SELECT SOPInstanceUID, SeriesInstanceUID, dropped.path AS path, dropped.reason AS reason
+        FROM instances, unnest(drops) AS _drops(dropped)""",
     )
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coverslip.catalog.bigquery import client, writer
+from coverslip.catalog.bigquery.client import Parameter, open_dataset
+from coverslip.catalog.bigquery.place import parse_place
 from coverslip.catalog.index import IndexReport, IndexRequest, index_paths
 from tests.catalog.bigquery.fake.rest import StrictBigQuery
 
 PLACE = "bigquery://slide-project.slides"
+
+
+def ask(query: str, parameters: Sequence[Parameter] = ()) -> list[dict[str, Any]]:
+    """Ask the data set of this test, as any client of BigQuery."""
+    with open_dataset(parse_place(PLACE)) as dataset:
+        return dataset.run(query, parameters)
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def open_dataset(place: BigQueryPlace) -> Iterator[Dataset]:
     try:
         yield Dataset(client, place)
     finally:
-        client.close()
+        client.close()  # type: ignore[no-untyped-call]
 
 
 def _told(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -275,9 +275,13 @@ class Dataset:
         self._client.delete_table(self._reference(table), not_found_ok=True, **self._calls)
 
     @_told
+    def _run(self, sql: str, parameters: Sequence[Parameter]) -> list[dict[str, Any]]:
+        return [dict(row.items()) for row in self._start(sql, parameters)]
+
     def run(self, sql: str, parameters: Sequence[Parameter] = ()) -> list[dict[str, Any]]:
         """Run a query, and return its rows."""
-        return [dict(row.items()) for row in self._start(sql, parameters)]
+        rows: list[dict[str, Any]] = self._run(sql, parameters)
+        return rows
 
     def iter_rows(self, sql: str, parameters: Sequence[Parameter] = ()) -> Iterator[list[dict[str, Any]]]:
         """Run a query, and yield its rows page by page."""

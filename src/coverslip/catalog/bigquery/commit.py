@@ -32,6 +32,7 @@ def apply_changes(
     generation: int,
     changes: Sequence[ChangedRows],
     folder: Path,
+    *,
     more: Sequence[str] = (),
     parameters: Sequence[Parameter] = (),
 ) -> None:

@@ -6,7 +6,7 @@ sqlglot knows most of it. What it would translate into something else is put rig
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -59,7 +59,7 @@ def _put_right(node: exp.Expr) -> exp.Expr:
         separator, *texts = node.expressions
         return _function("ARRAY_TO_STRING", exp.Array(expressions=texts), separator)
     if isinstance(node, exp.Escape):
-        return node.this  # a backslash is BigQuery's own
+        return cast("exp.Expr", node.this)  # a backslash is BigQuery's own
     if isinstance(node, exp.GT) and isinstance(node.this, exp.Length) and isinstance(node.this.this, exp.ArrayFilter):
         return _exists(node.this.this.this, node.this.this.expression)
     if isinstance(node, exp.ArrayContains) and isinstance(node.this, exp.Transform):

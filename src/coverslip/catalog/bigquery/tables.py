@@ -30,7 +30,7 @@ BUCKET = Field("series_bucket", "INTEGER", "REQUIRED", (), "First byte of the MD
 STATE_FIELDS = (
     Field("format", "INTEGER", "REQUIRED"),
     Field("generation", "INTEGER", "REQUIRED", (), "Grows with every change: of two writers the second starts anew."),
-    Field("views", "STRING", "NULLABLE", (), "Digest of the queries of the views."),
+    Field("views", "STRING", "NULLABLE", (), "Digests of the queries of views as JSON."),
 )
 
 _SERIES = "SeriesInstanceUID"
@@ -114,21 +114,20 @@ def _tables() -> Iterable[BigQueryTable]:
         null_lists=True,
     )  # fmt: skip
     for table in (*STORED_TABLES, *DERIVED_TABLES):
-        has_series = any(field.name == _SERIES for field in table.fields)
-        version = ("revised_version",) if table.versioned else ()
         names = {field.name for field in table.fields}
+        has_series = _SERIES in names
+        words_of = Field("cancer_type_words"), words("cancer_types")
         yield BigQueryTable(
             f"history_{table.name}",
             f"history.{table.name}",
             table.all_fields,
-            (*table.key, *version),
+            (*table.key, *(("revised_version",) if table.versioned else ())),
             has_series,
-            tuple(dict.fromkeys((*((_SERIES,) if has_series else _OF_PATIENTS), *table.key))) if has_series
-            else tuple(each for each in _OF_PATIENTS if each in names),
+            tuple(dict.fromkeys((_SERIES, *table.key))) if has_series else tuple(n for n in _OF_PATIENTS if n in names),
             table.description,
             null_lists=not table.versioned,
-            computed=((Field("cancer_type_words"), words("cancer_types")),) if table.name == "collection_facts" else (),
-        )  # fmt: skip
+            computed=(words_of,) if table.name == "collection_facts" else (),
+        )
     yield BigQueryTable(
         f"history_{SLIDE_TABLE}", f"history.{SLIDE_TABLE}", _slide_fields(), (_SERIES, "series_revised_version"), True,
         (_SERIES,), "A row per slide and version, as searches read it. See the view search_slide.",

@@ -18,7 +18,7 @@ from coverslip.errors import UsageError
 if TYPE_CHECKING:
     from sqlglot import exp
 
-__all__ = ["PATIENT_VIEW", "SLIDE_VIEW", "digest_of", "query_as_of", "translate_views"]
+__all__ = ["PATIENT_VIEW", "SLIDE_VIEW", "digests_of", "query_as_of", "translate_views"]
 
 SLIDE_VIEW = "search_slide"
 PATIENT_VIEW = "search_patient"
@@ -93,10 +93,9 @@ class TableFinder:
         table.set("catalog", exp.to_identifier(self._place.project, quoted=True))
 
 
-def digest_of(views: Mapping[str, str]) -> str:
-    """Return what tells these views from others."""
-    text = "\n".join(f"{name} {query}" for name, query in views.items())
-    return hashlib.sha256(text.encode()).hexdigest()
+def digests_of(views: Mapping[str, str]) -> dict[str, str]:
+    """Return what tells the query of each view from others."""
+    return {name: hashlib.sha256(query.encode()).hexdigest()[:16] for name, query in views.items()}
 
 
 def query_as_of(place: BigQueryPlace, sql: str, headers: Sequence[Field], version: int) -> str:

@@ -53,7 +53,7 @@ class State:
     generation : int
         Another one after every change.
     views : str or None
-        Digest of the views that were made last.
+        Digests of the views that were made last, as JSON.
     headers : tuple of Field or None
         Columns of `dicom_metadata`; None as long as nothing was written.
     """
@@ -123,8 +123,8 @@ class WorkingCopy:
         self.dataset = dataset
         self.estimates: dict[str, int] | None = None
         self._is_empty = state is None
-        self._has_series: set[str] = set()
         make_tables(connection, state.headers if state else None)
+        self._headers = dicom_fields(connection)
         # Searches read this table; that of patients is a view in BigQuery.
         connection.execute(create_slide_table(_SLIDES))
         connection.execute(
@@ -145,8 +145,8 @@ class WorkingCopy:
         if self._is_empty:
             return
         table = TABLES[local]
-        fields = fields_of(table, dicom_fields(self.connection))
-        names = ", ".join(f"`{field.name}`" for field in fields)
+        # Columns that a merge adds are not there before it is done.
+        names = ", ".join(f"`{field.name}`" for field in fields_of(table, self._headers))
         sql = f"SELECT {names} FROM {self.dataset.name(table.name)} WHERE {where}"
         if self._told_only(table.name, sql, parameters):
             return
@@ -265,11 +265,14 @@ class WorkingCopy:
             Whether the change belongs to a version that was there before: headers of it may be replaced.
         """
         self.connection.execute(
-            "CREATE OR REPLACE TEMP TABLE changed_rows (table_name VARCHAR, row_key VARCHAR, bucket BIGINT, kind VARCHAR)"
+            "CREATE OR REPLACE TEMP TABLE changed_rows "
+            "(table_name VARCHAR, row_key VARCHAR, bucket BIGINT, kind VARCHAR)"
         )
         headers = dicom_fields(self.connection)
         for table in TABLES.values():
             self._compare(table, headers)
+        # Headers were fetched to be read; which of them are no more follows from instances.
+        self.connection.execute(f"DELETE FROM temp.changed_rows WHERE table_name = '{_HEADERS}' AND kind = 'gone'")
         self.connection.execute(
             f"""INSERT INTO temp.changed_rows SELECT '{_HEADERS}', row_key, bucket, 'gone' FROM temp.changed_rows
             WHERE table_name = 'history.instances' AND kind = 'gone'"""

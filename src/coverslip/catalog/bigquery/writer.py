@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -12,7 +13,7 @@ from coverslip.catalog.bigquery.client import ConcurrentWriterError, Dataset, op
 from coverslip.catalog.bigquery.commit import apply_changes
 from coverslip.catalog.bigquery.place import parse_place
 from coverslip.catalog.bigquery.tables import FORMAT, STATE_TABLE, TABLES, shapes
-from coverslip.catalog.bigquery.views import digest_of, translate_views
+from coverslip.catalog.bigquery.views import digests_of, translate_views
 from coverslip.catalog.bigquery.working_copy import State, WorkingCopy, read_state
 from coverslip.catalog.database import dicom_fields, open_catalog
 from coverslip.catalog.merge import MergeReport, NewVersion, merge_shards
@@ -176,6 +177,13 @@ def _fetch_affected(copy: WorkingCopy) -> None:
         "WHERE final_version = 0 AND SeriesInstanceUID IN UNNEST(@series))"
     )
     copy.fetch_series([_HEADERS], {row[0] for row in rows}, current)
+    # BigQuery still holds those for current that the merge has just ended.
+    copy.connection.execute(
+        """DELETE FROM history.dicom_metadata AS headers WHERE NOT EXISTS (
+            SELECT 1 FROM history.instances WHERE final_version = 0
+                AND instances.SOPInstanceUID = headers.SOPInstanceUID
+                AND instances.revised_version = headers.revised_version)"""
+    )
 
 
 def _estimate(dataset: Dataset, shards: Sequence[Shard]) -> dict[str, int]:
@@ -219,9 +227,14 @@ def make_catalog(dataset: Dataset, state: State | None, headers: Sequence[Field]
 def _make_views(dataset: Dataset, state: State, headers: Sequence[Field]) -> None:
     """Let views show all columns, if they do not yet."""
     views = translate_views(dataset.place, headers)
-    digest = digest_of(views)
-    if digest == state.views:
+    digests = digests_of(views)
+    have = json.loads(state.views) if state.views else {}
+    if digests == have:
         return
     for name, query in views.items():
-        dataset.make_view(name, query)
-    dataset.run(f"UPDATE {dataset.name(STATE_TABLE)} SET views = @views WHERE TRUE", [("views", "STRING", digest)])
+        if digests[name] != have.get(name):
+            dataset.make_view(name, query)
+    dataset.run(
+        f"UPDATE {dataset.name(STATE_TABLE)} SET views = @views WHERE TRUE",
+        [("views", "STRING", json.dumps(digests, sort_keys=True))],
+    )

@@ -478,7 +478,9 @@ class StrictBigQuery(FakeServer):
                 raise invalid("X-Upload-Content-Type is missing")
             session = secrets.token_hex(16)
             self.uploads[session] = (project, self._body(request), bytearray())
-            return Response(200, b"", {"Location": f"{self.url}{request.path}?uploadType=resumable&upload_id={session}"})
+            return Response(
+                200, b"", {"Location": f"{self.url}{request.path}?uploadType=resumable&upload_id={session}"}
+            )
         if kind != "multipart":
             raise invalid(f"uploadType {kind}")
         header = f"Content-Type: {request.headers['Content-Type']}\r\n\r\n".encode()
