@@ -235,7 +235,10 @@ def search(
         if sql is not None:
             if words or options["radiology"] or any(options[name.replace("-", "_")] for name in FILTERS):
                 raise UsageError("--sql: expected without words and filters")
-            _search_by_sql(catalog, _sql_text(sql), (dialect, timeout, most, count), form)
+            if options["dry_run"]:
+                catalog.run_sql(_sql_text(sql), dialect=dialect)
+            else:
+                _search_by_sql(catalog, _sql_text(sql), (dialect, timeout, most, count), form)
             return
         request = request_of(words, options, limit=0 if count else most, radiology_series=as_json and not count)
         result = catalog.search(request)

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import pytest
 
-from coverslip.catalog.bigquery import writer
-from coverslip.catalog.bigquery.client import open_dataset
-from coverslip.catalog.bigquery.place import parse_place
-from coverslip.catalog.index import IndexRequest, index_paths
 from coverslip.catalog.merge import NewVersion
-from coverslip.catalog.schema import as_bigquery
 from coverslip.catalog.views import view_queries
-from coverslip.errors import CatalogError, UsageError
 from tests.catalog.bigquery.conftest import PLACE, ask
 from tests.factories.headers import slide_header, write_header
-from tests.stores.fakes.http_server import Fault
 
 ROOT = Path(__file__).resolve().parents[3]
 VIEWS = [name for name, _ in view_queries(())]

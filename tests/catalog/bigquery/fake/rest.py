@@ -12,7 +12,7 @@ import json
 import re
 import secrets
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +63,7 @@ class Table:
     fields: list[dict]
     revision: int = 1
     is_view: bool = False
+    statement: sql.Statement | None = None
 
     @property
     def etag(self) -> str:
@@ -238,7 +239,7 @@ class StrictBigQuery(FakeServer):
         sql.run(self.db, f"CREATE OR REPLACE VIEW {name} AS {statement.sql}")
         described = sql.run(self.db, f"SELECT * FROM {name} LIMIT 0").description or ()
         fields = fields_of_duckdb([(each[0], each[1]) for each in described])
-        return Table({**body, "type": "VIEW"}, fields, is_view=True)
+        return Table({**body, "type": "VIEW"}, fields, is_view=True, statement=statement)
 
     def _told(self, project: str, dataset: str, name: str) -> dict[str, Any]:
         table = self.tables.get((project, dataset, name))
@@ -268,7 +269,7 @@ class StrictBigQuery(FakeServer):
             if not table.is_view:
                 raise invalid("Cannot add a view to a table")
             made = self._make_view((project, dataset, name), {**table.resource, "view": body["view"]})
-            table.resource, table.fields = made.resource, made.fields
+            table.resource, table.fields, table.statement = made.resource, made.fields, made.statement
         if body.get("schema") is not None:
             self._widen((project, dataset, name), body["schema"].get("fields"))
         table.revision += 1
@@ -431,8 +432,8 @@ class StrictBigQuery(FakeServer):
         table = self.tables[whole]
         name = f'"{whole[0]}.{whole[1]}"."{whole[2]}"'
         if table.is_view:
-            (inner,) = sql.parse_script(table.resource["view"]["query"], self._known(None, whole[0]), [])
-            return self._bytes(inner)
+            assert table.statement is not None
+            return self._bytes(table.statement)
         where = ""
         names = {each["name"].lower() for each in table.fields}
         if statement.buckets is not None and "series_bucket" in names:
@@ -504,9 +505,8 @@ class StrictBigQuery(FakeServer):
         if start is not None:
             if int(start) != len(held) or int(end) - int(start) + 1 != len(data):
                 raise invalid(f"expected bytes from {len(held)}")
-            if total == "*" or int(end) + 1 < int(total):
-                if len(data) % QUANTUM:
-                    raise invalid("chunks are multiples of 256 KiB")
+            if (total == "*" or int(end) + 1 < int(total)) and len(data) % QUANTUM:
+                raise invalid("chunks are multiples of 256 KiB")
             held += data
         if total == "*" or len(held) < int(total):
             told = {"Range": f"bytes=0-{len(held) - 1}"} if held else {}
@@ -542,15 +542,7 @@ class StrictBigQuery(FakeServer):
             raise invalid(f"Provided Schema does not match Table. Cannot add fields (field: {sorted(added)[0]})")
         if disposition not in ("WRITE_APPEND", "WRITE_TRUNCATE", "WRITE_EMPTY"):
             raise invalid(f"writeDisposition {disposition}")
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-        rows = []
-        for number, line in enumerate(data.decode().splitlines(), 1):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                raise invalid(f"Error while reading data; line {number}: no JSON") from None
-            rows.append(check_row(row, fields))
+        rows = [check_row(row, fields) for row in _lines(data)]
         if disposition == "WRITE_TRUNCATE":
             self.db.execute(f"CREATE OR REPLACE TABLE {name} ({duckdb_columns(fields)})")
             table.fields = fields
@@ -570,6 +562,18 @@ class StrictBigQuery(FakeServer):
             "inputFileBytes": str(len(data)),
             "badRecords": "0",
         }
+
+
+def _lines(data: bytes) -> Iterator[Any]:
+    if data[:2] == b"\x1f\x8b":
+        data = gzip.decompress(data)
+    for number, line in enumerate(data.decode().split("\n"), 1):
+        if not line:
+            continue
+        try:
+            yield json.loads(line)
+        except ValueError:
+            raise invalid(f"Error while reading data; line {number}: no JSON") from None
 
 
 def _arrow(db: duckdb.DuckDBPyConnection, rows: list[dict]) -> pa.Table:

@@ -162,9 +162,7 @@ class _Parameters:
 
     def name_placeholders(self, text: str) -> str:
         """Return the text with a name for each question mark that is a parameter, in their order."""
-        tokens = [
-            each for each in sqlglot.tokenize(text, read="bigquery") if each.token_type == TokenType.PLACEHOLDER
-        ]
+        tokens = [each for each in sqlglot.tokenize(text, read="bigquery") if each.token_type == TokenType.PLACEHOLDER]
         if len(tokens) > len(self.positional):
             raise invalid_query("Query has more positional parameters than were given")
         for number, token in reversed(list(enumerate(tokens))):
@@ -390,7 +388,22 @@ def _to_duckdb(tree: exp.Expr) -> str:
     if isinstance(tree, exp.Update | exp.Delete):
         table = tree.find(exp.Table)
         assert table is not None
+    tree = tree.transform(_cast_strictly)
     return tree.sql(dialect="duckdb", unsupported_level=ErrorLevel.RAISE, comments=False)
+
+
+def _cast_strictly(node: exp.Expr) -> exp.Expr:
+    """Let a text such as 40.0 be no integer; DuckDB rounds it."""
+    if not isinstance(node, exp.Cast | exp.TryCast) or not _is_integer(node.to):
+        return node
+    value = node.this.sql(dialect="duckdb")
+    strict = "TRY_CAST" if isinstance(node, exp.TryCast) else "CAST"
+    otherwise = "NULL" if isinstance(node, exp.TryCast) else "error('Bad int64 value')"
+    return sqlglot.parse_one(
+        f"CASE WHEN typeof({value}) = 'VARCHAR' AND NOT regexp_full_match(CAST({value} AS VARCHAR), '[+-]?[0-9]+') "
+        f"THEN {otherwise} ELSE {strict}({value} AS BIGINT) END",
+        read="duckdb",
+    )
 
 
 def _count_from_zero(node: exp.Unnest) -> None:
