@@ -46,7 +46,16 @@ ALLOWED_IMPORTS: dict[str, set[str]] = {
     "search_commands": {"errors", "catalog", "catalog_arguments"},
     "status_commands": {"errors", "store_arguments", "pipeline", "stores"},
     "store_arguments": {"errors", "stores"},
-    "upload_commands": {"errors", "catalog.bigquery", "catalog.retract", "catalog_arguments", "pipeline.ledger", "store_arguments", "stores", "upload"},
+    "upload_commands": {
+        "errors",
+        "catalog.bigquery",
+        "catalog.retract",
+        "catalog_arguments",
+        "pipeline.ledger",
+        "store_arguments",
+        "stores",
+        "upload",
+    },
     "validate_commands": {"errors", "store_arguments", "validators"},
     "cli": {
         "errors",

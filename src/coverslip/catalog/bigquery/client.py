@@ -21,7 +21,7 @@ __all__ = ["ConcurrentWriterError", "Dataset", "Estimate", "Parameter", "TableSh
 RETRY_FIRST_S = 1.0
 RETRY_WITHIN_S = 300.0
 _TIMEOUT_S = 120.0
-_PAGE_ROWS = 2000
+_PAGE_ROWS = 1000
 
 type Parameter = tuple[str, str, Any]
 """Name, type and value of a query parameter; a list is an array."""
@@ -251,13 +251,13 @@ class Dataset:
 
     @_told
     def load(self, table: str, fields: Sequence[Field], path: Path) -> int:
-        """Append a file of gzipped NDJSON to a table, all of it or nothing, and return how many rows it has."""
+        """Load a file of gzipped NDJSON into an empty table, all of it or nothing, and return how many rows it has."""
         from google.cloud import bigquery
 
         config = bigquery.LoadJobConfig(
             source_format=bigquery.SourceFormat.NEWLINE_DELIMITED_JSON,
             schema=_schema(fields),
-            write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
+            write_disposition=bigquery.WriteDisposition.WRITE_EMPTY,
             create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
             ignore_unknown_values=False,
             max_bad_records=0,

@@ -1,8 +1,8 @@
 """Apply a change to a catalog in BigQuery: stage its rows in tables of their own, then merge all in one transaction.
 
-The transaction begins by raising the generation that the change was computed from. If another writer was first, it
-finds another generation and does nothing; so does a transaction that BigQuery ends because of another one. A writer
-that is killed leaves staging tables, which expire, and the catalog as it was.
+The transaction begins by asking for the generation that the change was computed from, and raises it. If another writer
+was first, it finds another generation and does nothing; of two at the same time BigQuery ends one, as both update the
+row. A writer that is killed leaves staging tables, which expire, and the catalog as it was.
 """
 
 from __future__ import annotations
@@ -111,10 +111,10 @@ def merge_statement(dataset: Dataset, change: ChangedRows, staging: str, fields:
 def transaction(dataset: Dataset, statements: Sequence[str]) -> str:
     """Return a script that runs statements if the catalog still has the generation that `@generation` tells."""
     state = dataset.name(STATE_TABLE)
+    next_one = "IF(generation = @generation, generation + 1, ERROR('another writer was first'))"
     lines = [
         "BEGIN TRANSACTION",
-        f"UPDATE {state} SET generation = generation + 1 WHERE generation = @generation",
-        f"ASSERT EXISTS(SELECT 1 FROM {state} WHERE generation = @generation + 1) AS 'another writer was first'",
+        f"UPDATE {state} SET generation = {next_one} WHERE TRUE",
         *statements,
         "COMMIT TRANSACTION",
     ]

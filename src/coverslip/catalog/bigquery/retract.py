@@ -71,17 +71,22 @@ def _retract(dataset: Dataset, uid: str, reason: str, version: NewVersion) -> in
             FROM history.series WHERE final_version = 0 AND SeriesInstanceUID = $1""",
             [uid],
         )
+        connection.execute(
+            """CREATE OR REPLACE TEMP TABLE held_by AS
+            SELECT collection_id, PatientID, StudyInstanceUID FROM history.instances
+            UNION SELECT collection_id, PatientID, StudyInstanceUID FROM history.series WHERE SeriesInstanceUID = $1""",
+            [uid],
+        )
         for table in ("instances", "series"):
             connection.execute(f"DELETE FROM history.{table} WHERE SeriesInstanceUID = $1", [uid])
         for table, below in _ABOVE:
-            # Of what was fetched only: other collections have nothing below them here.
-            same = " AND ".join(f"kept.{key} IS NOT DISTINCT FROM held.{key}" for key in _keys(table))
-            among = "" if table != "collection_facts" else (
-                " AND collection_id IN (SELECT collection_id FROM temp.keys)"
-            )  # fmt: skip
+            # Of what held the series only: of other things here what is below them was not fetched.
+            same = "EXISTS (SELECT 1 FROM {0} AS other WHERE " + " AND ".join(
+                f"other.{key} IS NOT DISTINCT FROM {table}.{key}" for key in _keys(table)
+            )
             connection.execute(
-                f"""DELETE FROM history.{table} AS held
-                WHERE NOT EXISTS (SELECT 1 FROM history.{below} AS kept WHERE {same}){among}"""
+                f"DELETE FROM history.{table} AS {table} WHERE {same.format('temp.held_by')}) "
+                f"AND NOT {same.format(f'history.{below}')})"
             )
         if current:
             write_version(connection, number, version)

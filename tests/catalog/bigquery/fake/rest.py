@@ -542,6 +542,9 @@ class StrictBigQuery(FakeServer):
             raise invalid(f"Provided Schema does not match Table. Cannot add fields (field: {sorted(added)[0]})")
         if disposition not in ("WRITE_APPEND", "WRITE_TRUNCATE", "WRITE_EMPTY"):
             raise invalid(f"writeDisposition {disposition}")
+        held = self.db.execute(f"SELECT count(*) FROM {name}").fetchone()
+        if disposition == "WRITE_EMPTY" and held and held[0]:
+            raise Refused(409, "duplicate", f"Already Exists: Table {whole[0]}:{whole[1]}.{whole[2]}")
         rows = [check_row(row, fields) for row in _lines(data)]
         if disposition == "WRITE_TRUNCATE":
             self.db.execute(f"CREATE OR REPLACE TABLE {name} ({duckdb_columns(fields)})")
