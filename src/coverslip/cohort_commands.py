@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coverslip.errors import StoreError, UsageError
-from coverslip.search_commands import FILTERS, catalog_options, counted, filter_options, open_catalog_of, request_of
+from coverslip.search_commands import (
+    FILTERS,
+    catalog_option,
+    catalog_options,
+    counted,
+    filter_options,
+    open_catalog_of,
+    request_of,
+)
 
 if TYPE_CHECKING:
     from coverslip.catalog.cohorts import Cohort, CohortChanges
@@ -48,7 +56,7 @@ def _folder_option(command: Any) -> Any:
     )(command)  # fmt: skip
 
 
-def _folder(folder: Path | None, catalog: Path) -> Path:
+def _folder(folder: Path | None, catalog: Path | str) -> Path:
     from coverslip.catalog.cohorts import cohort_folder
 
     return folder or cohort_folder(catalog)
@@ -97,9 +105,9 @@ def save(
 
 @cohort_group.command("list", short_help="List saved cohorts.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-@click.option("--catalog", type=click.Path(path_type=Path), default=Path("catalog.duckdb"), show_default=True)
+@catalog_option
 @_folder_option
-def list_command(as_json: bool, catalog: Path, folder: Path | None) -> None:
+def list_command(as_json: bool, catalog: Path | str, folder: Path | None) -> None:
     """List the cohorts of a catalog."""
     from coverslip.catalog.cohorts import list_cohorts, read_cohort
 
@@ -123,7 +131,7 @@ def show(name: str, as_json: bool, folder: Path | None, **options: Any) -> None:
 
     cohort = read_cohort(_folder(folder, options["catalog"]), name)
     changes = None
-    if options["catalog"].is_file():
+    if isinstance(options["catalog"], str) or options["catalog"].is_file():
         with open_catalog_of(options) as catalog:
             changes = compare_cohort(catalog, cohort)
     if as_json:

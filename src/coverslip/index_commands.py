@@ -30,6 +30,8 @@ Examples:
   coverslip index slides-1 --to parquet:shards
   coverslip index --merge parquet:shards --to catalog.duckdb
   coverslip index out --to ndjson:tables --json
+  coverslip index out --to bigquery://project.dataset --dry-run
+  coverslip index --merge parquet:shards --to bigquery://project.dataset
   coverslip index gs://bucket/slides dicomweb+https://pacs.example/dicom-web
   coverslip index out --with-idc
 """
@@ -41,7 +43,11 @@ _MOST_SHOWN = 50
 @click.command(epilog=EXAMPLES, short_help="Put headers into a catalog that can be searched.")
 @click.argument("paths", metavar="PATH|URL...", nargs=-1)
 @click.option(
-    "--to", default="catalog.duckdb", show_default=True, metavar="FILE|parquet:DIR|ndjson:DIR", help="Catalog."
+    "--to",
+    default="catalog.duckdb",
+    show_default=True,
+    metavar="FILE|parquet:DIR|ndjson:DIR|bigquery://PROJECT.DATASET",
+    help="Catalog.",
 )
 @click.option("--merge", metavar="parquet:DIR", help="Merge all shards of a folder, in place of reading PATH.")
 @click.option("--prune", is_flag=True, help="Retire instances that the catalog has below PATH and that are gone.")
@@ -67,6 +73,8 @@ _MOST_SHOWN = 50
 @click.option(
     "--wait", "wait_s", type=float, default=60.0, show_default=True, help="Seconds to wait for another writer."
 )
+@click.option("--dry-run", is_flag=True, help="Of BigQuery: only tell how many bytes its queries would process.")
+@click.option("--max-bytes-billed", metavar="SIZE", help="Of BigQuery: what one query may bill. Default: 100GB.")
 @store_arguments
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def index(paths: tuple[str, ...], to: str, merge: str | None, as_json: bool, **options: Any) -> None:
@@ -81,6 +89,9 @@ def index(paths: tuple[str, ...], to: str, merge: str | None, as_json: bool, **o
     if (paths and merge) or not (paths or merge or files):
         raise UsageError("expected PATH, or --merge parquet:DIR")
     report = IndexReport()
+    if (options["dry_run"] or options["max_bytes_billed"]) and not to.lower().startswith("bigquery:"):
+        raise UsageError("--dry-run and --max-bytes-billed: expected with --to bigquery://project.dataset")
+    to = _with_limit(to, options["max_bytes_billed"])
     if merge:
         report = _merge(merge, to, options)
     elif paths:
@@ -161,21 +172,25 @@ def _index(
             facts=read_facts(options["facts"]) if options["facts"] else None,
             workers=options["workers"] or len(os.sched_getaffinity(0)),
             wait_s=options["wait_s"],
+            dry_run=options["dry_run"],
         )
         return index_paths(request, on_progress)
 
 
+def _with_limit(to: str, limit: str | None) -> str:
+    return to if limit is None else f"{to}{'&' if '?' in to else '?'}max_bytes_billed={limit}"
+
+
 def _merge(merge: str, to: str, options: dict[str, Any]) -> IndexReport:
-    from coverslip.catalog.duckdb_writer import merge_folder
     from coverslip.catalog.index import IndexReport
+    from coverslip.catalog.staging import list_shards
+    from coverslip.catalog.writers import merging_writer
 
     scheme, _, folder = merge.partition(":")
     if scheme != "parquet" or not folder:
         raise UsageError(f"--merge {merge}: expected parquet:DIR")
-    catalog = _catalog_file(to)
-    if catalog is None:
-        raise UsageError(f"--to {to}: shards are merged into a file of DuckDB")
-    outcome = merge_folder(Path(folder), catalog, _version(options), wait_s=options["wait_s"])
+    writer = merging_writer(to, dry_run=options["dry_run"])
+    outcome = writer.merge(list_shards(Path(folder)), _version(options), wait_s=options["wait_s"])
     read = outcome.merge.new + outcome.merge.changed + outcome.merge.unchanged if outcome.merge else 0
     return IndexReport(read, outcome.failures, outcome, list(outcome.warnings))
 
@@ -199,6 +214,7 @@ def _as_json(report: IndexReport) -> dict[str, Any]:
             if merged
             else {}
         ),
+        **({"bytes_processed": dict(outcome.estimates)} if outcome and outcome.estimates is not None else {}),
         "warnings": report.warnings,
         "failures": [asdict(failure) for failure in report.failures],
     }
@@ -215,6 +231,13 @@ def _print(report: IndexReport) -> None:
     if outcome is None:
         return
     merged = outcome.merge
+    if outcome.estimates is not None:
+        click.echo(
+            f"{outcome.place}: nothing was written; reading would process {sum(outcome.estimates.values()):,} bytes"
+        )
+        for name, count in outcome.estimates.items():
+            click.echo(f"  {count:16,}  {name}")
+        return
     if merged is None:
         click.echo(f"{outcome.place}: {report.read} instances")
         return

@@ -53,7 +53,9 @@ _PATHS = ("manifest", "to", "also", "catalog", "slides", "state")
 @click.option("--slides", metavar="DIR|URL", help="What names in the manifest are relative to; default: its folder.")
 @click.option("--to", metavar="URL", help="Store to deliver to, as for coverslip upload.")
 @click.option("--also", multiple=True, metavar="URL", help="A further store; may be repeated.")
-@click.option("--catalog", metavar="FILE|parquet:DIR", help="Catalog to index into, as for coverslip index.")
+@click.option(
+    "--catalog", metavar="FILE|parquet:DIR|bigquery://...", help="Catalog to index into, as for coverslip index."
+)
 @click.option("--engine", type=click.Choice(["local", "shard"]), default="local", show_default=True, help="local: all "
               "slides, here; shard: those of this task, as its environment tells.")  # fmt: skip
 @click.option("--shard", metavar="I/N", help="With --engine shard: this task's place, where no environment tells it.")

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from coverslip.catalog_arguments import CatalogType
 from coverslip.errors import UsageError
 
 if TYPE_CHECKING:
     from coverslip.catalog.published import PublishedFiles
-    from coverslip.catalog.search import FoundSlide, SearchableCatalog, SearchRequest, SearchResult
+    from coverslip.catalog.search import Catalog, FoundSlide, SearchRequest, SearchResult
     from coverslip.catalog.sql import SqlResult
 
 __all__ = [
     "attach",
+    "catalog_option",
     "catalog_options",
     "counted",
     "facets",
@@ -119,19 +121,54 @@ def catalog_options(command: Command) -> Command:
         help="Search IDC's index too: that of the package idc-index-data, or a file. See attach.",
     )(command)  # fmt: skip
     command = click.option("--as-of", metavar="VERSION|DATE", help="Search the catalog as it was.")(command)
-    return click.option(
-        "--catalog", type=click.Path(path_type=Path), default=Path("catalog.duckdb"), show_default=True, help="Catalog."
+    command = click.option(
+        "--max-bytes-billed", metavar="SIZE", help="Of a catalog in BigQuery: what one query may bill. Default: 100GB."
     )(command)
+    command = click.option(
+        "--dry-run", is_flag=True, help="Of a catalog in BigQuery: only tell how many bytes would be processed."
+    )(command)
+    return catalog_option(command)
+
+
+def catalog_option(command: Command) -> Command:
+    """Add the option that names a catalog."""
+    return click.option(
+        "--catalog", type=CatalogType(), default=Path("catalog.duckdb"), show_default=True,
+        metavar="FILE|bigquery://PROJECT.DATASET", help="Catalog.",
+    )(command)  # fmt: skip
 
 
 @contextmanager
-def open_catalog_of(options: Mapping[str, Any]) -> Iterator[SearchableCatalog]:
-    """Open the catalog that options name."""
+def open_catalog_of(options: Mapping[str, Any]) -> Iterator[Catalog]:
+    """Open the catalog that options name; with ``--dry-run`` what its queries would process is told at the end."""
     from coverslip.catalog.search import open_search
 
+    if isinstance(options["catalog"], str):
+        with _open_bigquery(options["catalog"], options) as catalog:
+            yield catalog
+        return
+    if options["dry_run"] or options["max_bytes_billed"]:
+        raise UsageError("--dry-run and --max-bytes-billed: expected with --catalog bigquery://project.dataset")
     files = _published(options["with_idc"], options["sm_index"])
     with open_search(options["catalog"], published=files, as_of=options["as_of"]) as catalog:
         yield catalog
+
+
+@contextmanager
+def _open_bigquery(catalog: str, options: Mapping[str, Any]) -> Iterator[Catalog]:
+    from coverslip.catalog.bigquery.place import parse_place, with_limit
+    from coverslip.catalog.bigquery.search import open_bigquery_search
+
+    if options["with_idc"] or options["sm_index"]:
+        raise UsageError("--with-idc: not with a catalog in BigQuery, where --sql may name IDC's own public tables")
+    place = with_limit(parse_place(catalog), options["max_bytes_billed"])
+    with open_bigquery_search(place, as_of=options["as_of"]) as found:
+        if options["dry_run"]:
+            found.estimates = []
+        yield found
+    if found.estimates is not None:
+        click.echo(f"{sum(found.estimates):,} bytes would be processed by {len(found.estimates)} queries")
+        raise click.exceptions.Exit(0)
 
 
 def _published(idc_index: str | None, sm_index: Path | None) -> PublishedFiles | None:
@@ -196,7 +233,10 @@ def search(
         if sql is not None:
             if words or options["radiology"] or any(options[name.replace("-", "_")] for name in FILTERS):
                 raise UsageError("--sql: expected without words and filters")
-            _search_by_sql(catalog, _sql_text(sql), (dialect, timeout, most, count), form)
+            if options["dry_run"]:
+                catalog.run_sql(_sql_text(sql), dialect=dialect)
+            else:
+                _search_by_sql(catalog, _sql_text(sql), (dialect, timeout, most, count), form)
             return
         request = request_of(words, options, limit=0 if count else most, radiology_series=as_json and not count)
         result = catalog.search(request)
@@ -227,13 +267,9 @@ def _sql_text(sql: str) -> str:
         raise UsageError(f"--sql {sql}: cannot be read: {error}") from None
 
 
-def _search_by_sql(
-    catalog: SearchableCatalog, sql: str, limits: tuple[str, float, int | None, bool], form: str
-) -> None:
-    from coverslip.catalog.sql import run_sql
-
+def _search_by_sql(catalog: Catalog, sql: str, limits: tuple[str, float, int | None, bool], form: str) -> None:
     dialect, timeout, most, count = limits
-    result = run_sql(catalog, sql, dialect=dialect, limit=None if count else most, timeout_s=timeout)
+    result = catalog.run_sql(sql, dialect=dialect, limit=None if count else most, timeout_s=timeout)
     if count:
         click.echo(json.dumps({"rows": len(result.rows)}) if form == "json" else len(result.rows))
     elif form == "json":
@@ -261,7 +297,7 @@ def _cell(value: object) -> object:
     return json.dumps(value, default=str) if isinstance(value, list | dict | tuple) else value
 
 
-def _hint(catalog: SearchableCatalog, request: SearchRequest) -> str | None:
+def _hint(catalog: Catalog, request: SearchRequest) -> str | None:
     if not request.radiology or catalog.published:
         return None
     return "IDC's index is not attached: only radiology in this catalog is seen; see coverslip attach --help"

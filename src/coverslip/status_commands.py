@@ -69,7 +69,9 @@ def status(run: str, watch: bool, price: float, html: Path | None, as_json: bool
 
 @click.command(epilog=COLLECT_EXAMPLES, short_help="Put together what the shards of a run have made.")
 @click.argument("state", metavar="URL")
-@click.option("--catalog", required=True, metavar="FILE", help="Catalog to merge the rows of all slides into.")
+@click.option(
+    "--catalog", required=True, metavar="FILE|bigquery://...", help="Catalog to merge the rows of all slides into."
+)
 @store_arguments
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def collect(state: str, catalog: str, as_json: bool, **options: Any) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from coverslip.catalog_arguments import CatalogType
 from coverslip.errors import UsageError
 from coverslip.store_arguments import open_stores, store_arguments
 
@@ -225,7 +226,8 @@ def handover(paths: tuple[Path, ...], url: str, output: Path, **options: Any) ->
     "--catalog",
     "catalogs",
     multiple=True,
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    type=CatalogType(exists=True),
+    metavar="FILE|bigquery://PROJECT.DATASET",
     help="Also remove it from every version of a catalog; may be repeated.",
 )
 @_naming
@@ -275,9 +277,17 @@ def _catalogs(options: dict[str, Any]) -> tuple[Callable[[str, str], object], ..
         return ()
     from functools import partial
 
+    from coverslip.catalog.bigquery.place import BigQueryPlace, parse_place
     from coverslip.catalog.retract import retract_series
 
-    return tuple(partial(retract_series, path) for path in options["catalogs"])
+    def remover(place: BigQueryPlace) -> Callable[[str, str], object]:
+        from coverslip.catalog.bigquery.retract import retract_from_bigquery
+
+        return partial(retract_from_bigquery, place)
+
+    # What is no address is told before anything is removed.
+    places = [parse_place(each) if isinstance(each, str) else each for each in options["catalogs"]]
+    return tuple(remover(each) if isinstance(each, BigQueryPlace) else partial(retract_series, each) for each in places)
 
 
 def _retract_as_json(outcome: RetractOutcome) -> dict[str, Any]:

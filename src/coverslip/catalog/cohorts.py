@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from coverslip.catalog.search import SearchableCatalog, SearchRequest, Unknown
+from coverslip.catalog.bigquery.place import parse_place
+from coverslip.catalog.search import Catalog, SearchRequest, Unknown
 from coverslip.errors import CatalogError, UsageError
 
 __all__ = [
@@ -124,12 +125,18 @@ class CohortChanges:
     more: int | None = None
 
 
-def cohort_folder(catalog: Path) -> Path:
-    """Return the folder of a catalog's cohorts, which may not be there."""
+def cohort_folder(catalog: Path | str) -> Path:
+    """Return the folder of a catalog's cohorts, which may not be there.
+
+    It lies beside a file, and in the current folder for a catalog in BigQuery.
+    """
+    if isinstance(catalog, str):
+        place = parse_place(catalog)
+        return Path(f"{place.project}.{place.dataset}.cohorts".replace(":", "."))
     return catalog.with_suffix(".cohorts")
 
 
-def freeze_search(catalog: SearchableCatalog, name: str, request: SearchRequest) -> Cohort:
+def freeze_search(catalog: Catalog, name: str, request: SearchRequest) -> Cohort:
     """Search, and return all that is found as a cohort: slides, and the radiology that was asked for."""
     found = catalog.search(
         SearchRequest(
@@ -152,7 +159,7 @@ def freeze_search(catalog: SearchableCatalog, name: str, request: SearchRequest)
     return _cohort(catalog, name, query, uids, match)
 
 
-def freeze_sql(catalog: SearchableCatalog, name: str, sql: str, *, dialect: str = "auto") -> Cohort:
+def freeze_sql(catalog: Catalog, name: str, sql: str, *, dialect: str = "auto") -> Cohort:
     """Return the series that a query gives as a cohort.
 
     Raises
@@ -160,9 +167,7 @@ def freeze_sql(catalog: SearchableCatalog, name: str, sql: str, *, dialect: str 
     UsageError
         If it gives no column SeriesInstanceUID, or a series that is not there.
     """
-    from coverslip.catalog.sql import run_sql
-
-    result = run_sql(catalog, sql, dialect=dialect)
+    result = catalog.run_sql(sql, dialect=dialect)
     columns = [column.lower() for column in result.columns]
     if "seriesinstanceuid" not in columns:
         raise UsageError(f"--sql: gives {', '.join(result.columns)}, expected a column SeriesInstanceUID")
@@ -176,7 +181,7 @@ def freeze_sql(catalog: SearchableCatalog, name: str, sql: str, *, dialect: str 
 
 
 def _cohort(
-    catalog: SearchableCatalog, name: str, query: Mapping[str, Any], uids: Sequence[str], match: Mapping[str, str]
+    catalog: Catalog, name: str, query: Mapping[str, Any], uids: Sequence[str], match: Mapping[str, str]
 ) -> Cohort:
     _check_name(name)
     published = catalog.published.series if catalog.published else None
@@ -184,25 +189,8 @@ def _cohort(
     return Cohort(name, query, catalog.version, published, tuple(series))
 
 
-def _read_series(catalog: SearchableCatalog, uids: Sequence[str], match: Mapping[str, str]) -> Iterable[CohortSeries]:
-    rows = catalog.connection.execute(
-        f"""WITH wanted AS (SELECT unnest(?) AS uid),
-        alone AS (
-            SELECT series.SeriesInstanceUID, {_folder_of_its_own("aws_url")}, {_folder_of_its_own("gcs_url")}
-            FROM series SEMI JOIN wanted ON wanted.uid = series.SeriesInstanceUID)
-        SELECT found.SeriesInstanceUID, found.StudyInstanceUID, found.collection_id, found.PatientID, found.Modality,
-            found.published, found.crdc_series_uuid, found.series_revised_idc_version,
-            CASE WHEN NOT found.published THEN series.series_hash END, found.instanceCount,
-            round(found."series_size_MB", 6), found.license_short_name, found.source_doi,
-            CASE WHEN found.published THEN rtrim(found.series_aws_url, '*') ELSE alone.aws_url END, alone.gcs_url
-        FROM search_series AS found SEMI JOIN wanted ON wanted.uid = found.SeriesInstanceUID
-        LEFT JOIN series ON series.SeriesInstanceUID = found.SeriesInstanceUID
-        LEFT JOIN alone ON alone.SeriesInstanceUID = found.SeriesInstanceUID
-        ORDER BY found.Modality <> 'SM', found.collection_id, found.PatientID, found.Modality,
-            found.SeriesInstanceUID""",
-        [list(uids)],
-    ).fetchall()
-    for uid, study, collection, patient, modality, *facts, aws, gcs in rows:
+def _read_series(catalog: Catalog, uids: Sequence[str], match: Mapping[str, str]) -> Iterable[CohortSeries]:
+    for uid, study, collection, patient, modality, *facts, aws, gcs in catalog.read_series(uids):
         published, uuid, version, series_hash, instances, size, license_name, doi = facts
         yield CohortSeries(
             SeriesInstanceUID=uid,
@@ -224,15 +212,6 @@ def _read_series(catalog: SearchableCatalog, uids: Sequence[str], match: Mapping
         )
 
 
-def _folder_of_its_own(column: str) -> str:
-    """Return the folder of a series in a bucket, NULL if another series has instances there too."""
-    folder = f"regexp_extract({column}, '^(.*/)[^/]*$', 1)"
-    return (
-        f"CASE WHEN series.series_{column} NOT IN (SELECT {folder} FROM instances WHERE {column} IS NOT NULL "
-        f"GROUP BY ALL HAVING count(DISTINCT SeriesInstanceUID) > 1) THEN series.series_{column} END AS {column}"
-    )
-
-
 _MIRRORS = {"idc-open-data": "idc-open-data", "idc-open-data-two": "idc-open-idc1", "idc-open-data-cr": "idc-open-cr"}
 """IDC's buckets at Amazon, and those at Google that hold the same."""
 
@@ -244,7 +223,7 @@ def _mirror(url: str | None) -> str | None:
     return f"gs://{_MIRRORS[bucket]}/{rest}" if bucket in _MIRRORS else None
 
 
-def compare_cohort(catalog: SearchableCatalog, cohort: Cohort) -> CohortChanges:
+def compare_cohort(catalog: Catalog, cohort: Cohort) -> CohortChanges:
     """Say what of a cohort the catalog and IDC's index have otherwise now."""
     uids = [each.SeriesInstanceUID for each in cohort.series]
     now = {each.SeriesInstanceUID: each for each in _read_series(catalog, uids, {})}

@@ -17,7 +17,7 @@ from coverslip.catalog.found_files import find_files
 from coverslip.catalog.merge import NewVersion
 from coverslip.catalog.reading import Digest, ReadingOptions, read_files
 from coverslip.catalog.staging import Failure, Part, Shard
-from coverslip.catalog.writers import IndexOutcome, open_writer
+from coverslip.catalog.writers import IndexOutcome, merging_writer, open_writer
 from coverslip.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ class IndexRequest:
     workers : int
     wait_s : float
         How long to wait for another writer of the catalog.
+    dry_run : bool
+        Only ask what writing would cost, where that is told.
     """
 
     paths: tuple[str, ...]
@@ -67,6 +69,7 @@ class IndexRequest:
     facts: Mapping[str, Any] | None = None
     workers: int = 1
     wait_s: float = 60.0
+    dry_run: bool = False
 
 
 @dataclass(slots=True)
@@ -107,7 +110,7 @@ def index_paths(request: IndexRequest, on_progress: Callable[[int, int], None] |
         If nothing could be done: a path is not there, or the tables cannot be written. What goes wrong with single
         files is told in the report.
     """
-    writer = open_writer(request.to)
+    writer = merging_writer(request.to, dry_run=True) if request.dry_run else open_writer(request.to)
     local = [_as_path(path) for path in request.paths]
     files = list(dict.fromkeys(found.path for path in local for found in find_files(path)))
     options = ReadingOptions(request.digest, request.facts, writer.all_columns)

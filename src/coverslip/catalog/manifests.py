@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from coverslip.catalog.cohorts import Cohort, CohortSeries
-from coverslip.catalog.search import SearchableCatalog
+from coverslip.catalog.search import Catalog
 from coverslip.errors import UsageError
 
 __all__ = ["FORMATS", "OHIF_BASE", "SLIM_BASE", "Manifest", "ViewerBases", "make_manifest", "viewer_url"]
@@ -62,7 +62,7 @@ def viewer_url(series: CohortSeries, bases: ViewerBases | None = None) -> str:
 
 
 def make_manifest(
-    cohort: Cohort, form: str, bases: ViewerBases | None = None, catalog: SearchableCatalog | None = None
+    cohort: Cohort, form: str, bases: ViewerBases | None = None, catalog: Catalog | None = None
 ) -> Manifest:
     """Return the manifest of a cohort.
 
@@ -70,7 +70,7 @@ def make_manifest(
     ----------
     form : str
         One of `FORMATS`.
-    catalog : SearchableCatalog, optional
+    catalog : Catalog, optional
         For ``drs``: has the instances of the series that are not published.
 
     Raises
@@ -128,18 +128,12 @@ def _counted(counts: Mapping[str, int]) -> str:
 _Instance = tuple[str, str, int | None, str | None]
 
 
-def _instances(cohort: Cohort, catalog: SearchableCatalog | None) -> dict[str, list[_Instance]]:
+def _instances(cohort: Cohort, catalog: Catalog | None) -> dict[str, list[_Instance]]:
     """Return the instances of series that are not published, as they were in the version of the cohort."""
     uids = [each.SeriesInstanceUID for each in cohort.series if not each.published]
     if not uids or catalog is None:
         return {}
-    rows = catalog.connection.execute(
-        """SELECT SeriesInstanceUID, SOPInstanceUID, instance_uuid, instance_size, instance_hash
-        FROM history.instances WHERE list_contains($uids, SeriesInstanceUID) AND instance_uuid IS NOT NULL
-            AND revised_version <= $version AND (final_version = 0 OR final_version >= $version)
-        ORDER BY SeriesInstanceUID, SOPInstanceUID""",
-        {"uids": uids, "version": cohort.catalog_version or 0},
-    ).fetchall()
+    rows = catalog.read_instances(uids, cohort.catalog_version or 0)
     found: dict[str, list[_Instance]] = {}
     for series, *rest in rows:
         found.setdefault(series, []).append(tuple(rest))

@@ -17,12 +17,26 @@ from coverslip.errors import UsageError
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["NO_RADIOLOGY", "ModalityCount", "RadiologySeries", "count_modalities", "parse_radiology", "read_series"]
+__all__ = [
+    "HAS_SCANS",
+    "NO_RADIOLOGY",
+    "ModalityCount",
+    "RadiologySeries",
+    "count_modalities",
+    "parse_radiology",
+    "read_series",
+]
 
 NO_RADIOLOGY = (
     "('SM', 'ANN', 'PR', 'SEG', 'SR', 'KO', 'RTSTRUCT', 'RTPLAN', 'RTDOSE', 'REG', 'RWV', 'FID', 'M3D', 'OT')"
 )
 """Modalities that are slides, or say something of other images."""
+
+HAS_SCANS = (
+    "EXISTS (SELECT 1 FROM search_patient AS scans WHERE scans.Modality = ? "
+    "AND scans.collection_id = search_slide.collection_id AND scans.PatientID = search_slide.PatientID)"
+)
+"""The condition that the patient of a slide has a modality."""
 
 _MODALITY = re.compile(r"[A-Z][A-Z0-9]{1,15}")
 
@@ -77,13 +91,7 @@ def parse_radiology(text: str) -> Condition | None:
                 raise UsageError(f"--with-radiology {text}: expected modalities such as CT,MR,PT or CT+PT")
             parameters.append(modality)
         # A subquery for each, so that the engine can make a join of it.
-        found.append(
-            " AND ".join(
-                "EXISTS (SELECT 1 FROM search_patient AS scans WHERE scans.Modality = ? "
-                "AND scans.collection_id = search_slide.collection_id AND scans.PatientID = search_slide.PatientID)"
-                for _ in modalities
-            )
-        )
+        found.append(" AND ".join(HAS_SCANS for _ in modalities))
     return Condition("with-radiology", " OR ".join(f"({each})" for each in found), tuple(parameters))
 
 

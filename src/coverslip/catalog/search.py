@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from coverslip.catalog.database import open_catalog, set_as_of
 from coverslip.catalog.published import PublishedFiles, PublishedIndex, prepare_published
@@ -34,7 +34,10 @@ from coverslip.errors import CatalogError, UsageError
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from coverslip.catalog.sql import SqlResult
+
 __all__ = [
+    "Catalog",
     "Channel",
     "Facet",
     "FacetValue",
@@ -43,6 +46,7 @@ __all__ = [
     "SearchResult",
     "SearchableCatalog",
     "Unknown",
+    "check_facets",
     "open_search",
 ]
 
@@ -311,6 +315,54 @@ def open_search(
         yield SearchableCatalog(connection, path, found)
 
 
+class Catalog(Protocol):
+    """A catalog that can be searched, in DuckDB or BigQuery."""
+
+    @property
+    def published(self) -> PublishedIndex | None:
+        """IDC's index that is searched too."""
+        ...
+
+    @property
+    def version(self) -> int | None:
+        """The version of the catalog that is searched."""
+        ...
+
+    def search(self, request: SearchRequest) -> SearchResult:
+        """Return what a request asks for."""
+        ...
+
+    def read_series(self, uids: Sequence[str]) -> list[tuple[Any, ...]]:
+        """Return rows of series, slides first: UIDs, collection, patient, modality, whether it is published, ...
+
+        The rest is UUID, version and hash, instances and MB, license and DOI, and folders at Amazon and Google.
+        """
+        ...
+
+    def read_instances(self, uids: Sequence[str], version: int) -> list[tuple[Any, ...]]:
+        """Return series, UID, UUID, size and MD5 of the instances that series had in a version."""
+        ...
+
+    def run_sql(
+        self, sql: str, *, dialect: str = "auto", limit: int | None = None, timeout_s: float = 60.0
+    ) -> SqlResult:
+        """Run one query of a user."""
+        ...
+
+
+def check_facets(names: Sequence[str]) -> None:
+    """Refuse facets that there are not.
+
+    Raises
+    ------
+    UsageError
+    """
+    for name in names:
+        if name not in FIELDS or FIELDS[name].facet is None:
+            have = ", ".join(each.name for each in FIELDS.values() if each.facet)
+            raise UsageError(f"facet {name}: there is none; there are {have}")
+
+
 class SearchableCatalog:
     """A catalog that is open for searching; not to be used by several threads at once.
 
@@ -343,10 +395,7 @@ class SearchableCatalog:
         UsageError
             If a filter, a value or a facet is none.
         """
-        for name in request.facets:
-            if name not in FIELDS or FIELDS[name].facet is None:
-                have = ", ".join(each.name for each in FIELDS.values() if each.facet)
-                raise UsageError(f"facet {name}: there is none; there are {have}")
+        check_facets(request.facets)
         conditions = build_conditions(request.filters)
         text = text_condition(request.text)
         conditions += [text] if text else []
@@ -372,6 +421,44 @@ class SearchableCatalog:
             radiology=count_modalities(self.connection, "found"),
             radiology_series=read_series(self.connection, "shown") if request.radiology_series else (),
         )
+
+    def read_series(self, uids: Sequence[str]) -> list[tuple[Any, ...]]:
+        """Return rows of series as a cohort keeps them; see `Catalog`."""
+        return self.connection.execute(
+            f"""WITH wanted AS (SELECT unnest(?) AS uid),
+            alone AS (
+                SELECT series.SeriesInstanceUID, {_folder_of_its_own("aws_url")}, {_folder_of_its_own("gcs_url")}
+                FROM series SEMI JOIN wanted ON wanted.uid = series.SeriesInstanceUID)
+            SELECT found.SeriesInstanceUID, found.StudyInstanceUID, found.collection_id, found.PatientID,
+                found.Modality, found.published, found.crdc_series_uuid, found.series_revised_idc_version,
+                CASE WHEN NOT found.published THEN series.series_hash END, found.instanceCount,
+                round(found."series_size_MB", 6), found.license_short_name, found.source_doi,
+                CASE WHEN found.published THEN rtrim(found.series_aws_url, '*') ELSE alone.aws_url END, alone.gcs_url
+            FROM search_series AS found SEMI JOIN wanted ON wanted.uid = found.SeriesInstanceUID
+            LEFT JOIN series ON series.SeriesInstanceUID = found.SeriesInstanceUID
+            LEFT JOIN alone ON alone.SeriesInstanceUID = found.SeriesInstanceUID
+            ORDER BY found.Modality <> 'SM', found.collection_id, found.PatientID, found.Modality,
+                found.SeriesInstanceUID""",
+            [list(uids)],
+        ).fetchall()
+
+    def read_instances(self, uids: Sequence[str], version: int) -> list[tuple[Any, ...]]:
+        """Return instances of series as they were in a version; see `Catalog`."""
+        return self.connection.execute(
+            """SELECT SeriesInstanceUID, SOPInstanceUID, instance_uuid, instance_size, instance_hash
+            FROM history.instances WHERE list_contains($uids, SeriesInstanceUID) AND instance_uuid IS NOT NULL
+                AND revised_version <= $version AND (final_version = 0 OR final_version >= $version)
+            ORDER BY SeriesInstanceUID, SOPInstanceUID""",
+            {"uids": list(uids), "version": version},
+        ).fetchall()
+
+    def run_sql(
+        self, sql: str, *, dialect: str = "auto", limit: int | None = None, timeout_s: float = 60.0
+    ) -> SqlResult:
+        """Run one query of a user; see `coverslip.catalog.sql.run_sql`."""
+        from coverslip.catalog.sql import run_sql
+
+        return run_sql(self, sql, dialect=dialect, limit=limit, timeout_s=timeout_s)
 
     def _match(self, conditions: Sequence[Condition], unknown: Unknown, facets: Sequence[str]) -> None:
         """Keep the slides that match, and those that may, with what is ordered by and counted."""
@@ -472,3 +559,12 @@ def _slide(row: dict[str, Any]) -> FoundSlide:
             Channel(**{name: each[name] for name in Channel.__dataclass_fields__}) for each in values["channels"]
         )
     return FoundSlide(**values, match="yes" if row["matches"] else "unknown", radiology=dict(row["radiology"] or {}))
+
+
+def _folder_of_its_own(column: str) -> str:
+    """Return the folder of a series in a bucket, NULL if another series has instances there too."""
+    folder = f"regexp_extract({column}, '^(.*/)[^/]*$', 1)"
+    return (
+        f"CASE WHEN series.series_{column} NOT IN (SELECT {folder} FROM instances WHERE {column} IS NOT NULL "
+        f"GROUP BY ALL HAVING count(DISTINCT SeriesInstanceUID) > 1) THEN series.series_{column} END AS {column}"
+    )

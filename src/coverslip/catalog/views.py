@@ -11,11 +11,12 @@ from coverslip.catalog.schema import Field, quote
 from coverslip.catalog.tables import DERIVED_TABLES, DICOM_METADATA, STORED_TABLES
 from coverslip.uuids import NAMESPACE
 
-__all__ = ["UUID5_MACRO", "create_views"]
+__all__ = ["UUID5_MACRO", "VALID", "create_views", "view_queries"]
 
 _LATEST = "2147483647"
 _AS_OF = f"coalesce(getvariable('as_of'), {_LATEST})"
-_VALID = f"revised_version <= {_AS_OF} AND (final_version = 0 OR final_version >= {_AS_OF})"
+VALID = f"revised_version <= {_AS_OF} AND (final_version = 0 OR final_version >= {_AS_OF})"
+"""Of which rows of `history` the views are made."""
 
 # RFC 9562, 5.5: SHA-1 of the namespace's 16 bytes and the name, with version and variant set. UUIDs made here are those
 # of conversion.json.
@@ -157,7 +158,7 @@ _IDC_INDEX = f"""
         series.revised_version AS series_revised_idc_version, index.aws_bucket AS aws_bucket,
         series.series_uuid AS crdc_series_uuid, series.series_aws_url || '*' AS series_aws_url,
         "series_size_MB"
-    FROM (SELECT * FROM history.idc_index WHERE {_VALID}) AS index
+    FROM (SELECT * FROM history.idc_index WHERE {VALID}) AS index
     LEFT JOIN series ON series.SeriesInstanceUID = index.SeriesInstanceUID"""
 
 
@@ -169,30 +170,30 @@ def create_views(dicom_fields: Iterable[Field]) -> Iterator[str]:
     dicom_fields : iterable of Field
         Columns of `dicom_metadata` in this catalog.
     """
+    for name, query in view_queries(dicom_fields):
+        yield f"CREATE OR REPLACE VIEW {name} AS {query}"
+
+
+def view_queries(dicom_fields: Iterable[Field]) -> Iterator[tuple[str, str]]:
+    """Yield the name and the query of each view, after those that it reads."""
     headers = tuple(dicom_fields)
     for table in (*STORED_TABLES, *DERIVED_TABLES):
         if table.name == "idc_index" or not table.versioned:
             continue
         fields = table.all_fields if table in STORED_TABLES else table.fields
-        yield _view(table.name, f"SELECT {_columns(fields)} FROM history.{table.name} WHERE {_VALID}")
-    yield _view(DICOM_METADATA, f"SELECT {_columns(headers)} FROM history.{DICOM_METADATA} WHERE {_VALID}")
-    yield _view("idc_index", _IDC_INDEX)
-    yield _view("auxiliary_metadata", _AUXILIARY)
-    yield _view("dicom_all", _dicom_all(headers))
-    yield _view("original_collections_metadata", _COLLECTIONS)
-    yield _view("analysis_results_metadata", _ANALYSIS_RESULTS)
-    yield _view(
-        "dicom_metadata_curated", "SELECT SOPInstanceUID, SeriesInstanceUID, BodyPartExamined FROM dicom_metadata"
-    )
-    yield _view(
+        yield table.name, f"SELECT {_columns(fields)} FROM history.{table.name} WHERE {VALID}"
+    yield DICOM_METADATA, f"SELECT {_columns(headers)} FROM history.{DICOM_METADATA} WHERE {VALID}"
+    yield "idc_index", _IDC_INDEX
+    yield "auxiliary_metadata", _AUXILIARY
+    yield "dicom_all", _dicom_all(headers)
+    yield "original_collections_metadata", _COLLECTIONS
+    yield "analysis_results_metadata", _ANALYSIS_RESULTS
+    yield "dicom_metadata_curated", "SELECT SOPInstanceUID, SeriesInstanceUID, BodyPartExamined FROM dicom_metadata"
+    yield (
         "export_drops",
-        "SELECT SOPInstanceUID, SeriesInstanceUID, dropped.path AS path, dropped.reason AS reason "
-        "FROM instances, unnest(drops) AS _drops(dropped)",
+        """SELECT SOPInstanceUID, SeriesInstanceUID, dropped.path AS path, dropped.reason AS reason
+        FROM instances, unnest(drops) AS _drops(dropped)""",
     )
-
-
-def _view(name: str, query: str) -> str:
-    return f"CREATE OR REPLACE VIEW {name} AS {query}"
 
 
 def _columns(fields: Iterable[Field]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -19,9 +19,10 @@ from coverslip.catalog.merge import MergeReport, NewVersion
 from coverslip.catalog.staging import Failure, Shard
 from coverslip.errors import CatalogError, UsageError
 
-__all__ = ["WRITERS", "IndexOutcome", "Writer", "open_writer", "partial_folder"]
+__all__ = ["WRITERS", "IndexOutcome", "MergingWriter", "Writer", "merging_writer", "open_writer", "partial_folder"]
 
 WRITERS = {
+    "bigquery": "coverslip.catalog.bigquery.writer:BigQueryWriter",
     "duckdb": "coverslip.catalog.duckdb_writer:DuckDBWriter",
     "parquet": "coverslip.catalog.parquet_writer:ParquetWriter",
     "ndjson": "coverslip.catalog.ndjson_writer:NdjsonWriter",
@@ -42,12 +43,15 @@ class IndexOutcome:
     warnings : tuple of str
     merge : MergeReport or None
         Of what was merged into a catalog.
+    estimates : mapping or None
+        Bytes that queries would process, by table, where nothing was to be written.
     """
 
     place: str
     failures: tuple[Failure, ...] = ()
     warnings: tuple[str, ...] = ()
     merge: MergeReport | None = field(default=None)
+    estimates: Mapping[str, int] | None = None
 
 
 class Writer(Protocol):
@@ -70,6 +74,33 @@ class Writer(Protocol):
     def write(self, shard: Shard, version: NewVersion, *, name: str | None, wait_s: float) -> IndexOutcome:
         """Write a shard, all of it or nothing."""
         ...
+
+
+class MergingWriter(Writer, Protocol):
+    """Takes several shards at once, in one transaction."""
+
+    def merge(self, shards: list[Shard], version: NewVersion, *, wait_s: float) -> IndexOutcome:
+        """Merge shards, all of them or none."""
+        ...
+
+
+def merging_writer(to: str, *, dry_run: bool = False) -> MergingWriter:
+    """Return the writer of a catalog that shards are merged into.
+
+    Raises
+    ------
+    UsageError
+        If there is none of this scheme, or it is no catalog.
+    """
+    writer = open_writer(to)
+    if dry_run:
+        if not hasattr(writer, "dry_run"):
+            raise UsageError(f"--to {to}: --dry-run is of BigQuery")
+        writer.dry_run = True
+    if not hasattr(writer, "merge"):
+        raise UsageError(f"--to {to}: shards are merged into a file of DuckDB, or bigquery://project.dataset")
+    merging: MergingWriter = writer  # type: ignore[assignment]  # it has what is asked for
+    return merging
 
 
 def open_writer(to: str) -> Writer:

@@ -22,7 +22,7 @@ import google.api_core.exceptions
 import google_crc32c
 import requests
 from google.auth.transport.requests import AuthorizedSession
-from google.cloud import storage
+from google.cloud import storage  # type: ignore[attr-defined]  # published without types
 from google.cloud.storage.exceptions import InvalidResponse
 
 from coverslip.errors import ConflictError, StoreError, UsageError
