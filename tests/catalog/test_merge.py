@@ -11,6 +11,7 @@ import duckdb
 import pytest
 from pyarrow import parquet
 
+from coverslip.catalog.database import open_catalog
 from coverslip.catalog.duckdb_writer import merge_folder
 from coverslip.catalog.index import IndexRequest, index_paths
 from coverslip.catalog.merge import NewVersion
@@ -216,3 +217,13 @@ def at_other_process(tmp_path: Path) -> None:
     ended = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=120, check=False)
     if ended.returncode:
         raise CatalogError(ended.stderr.strip())
+
+
+def test_what_does_not_fit_into_memory_is_spilled_beside_the_catalog_and_gone_at_the_end(tmp_path: Path) -> None:
+    with open_catalog(tmp_path / "catalog.duckdb") as connection:
+        connection.execute("SET memory_limit = '20MB'")
+        connection.execute(
+            "CREATE TEMP TABLE large AS SELECT md5(CAST(n AS VARCHAR)) AS text FROM range(2000000) AS _(n)"
+        )
+        assert list((tmp_path / "catalog.duckdb.tmp").iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["catalog.duckdb"]

@@ -26,6 +26,8 @@ __all__ = ["DIALECTS", "SqlResult", "run_sql"]
 
 DIALECTS = ("auto", "duckdb", "bigquery")
 
+_AGAIN_S = 0.05
+
 _CHANGES = re.compile(r'"type":\s*"(?:INSERT|UPDATE|DELETE|MERGE|CREATE|DROP|ALTER|COPY|ATTACH)\w*"')
 
 
@@ -175,16 +177,22 @@ def _told(error: Exception) -> str:
 
 @contextmanager
 def _ended_after(connection: DuckDBPyConnection, seconds: float) -> Iterator[threading.Event]:
-    late = threading.Event()
+    late, done = threading.Event(), threading.Event()
 
     def end() -> None:
+        if done.wait(seconds):
+            return
         late.set()
-        connection.interrupt()
+        # An interrupt that comes before a query has begun is lost, and the query would go on for ever.
+        while True:
+            connection.interrupt()
+            if done.wait(_AGAIN_S):
+                return
 
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
+    watch = threading.Thread(target=end, name="coverslip-sql-timeout", daemon=True)
+    watch.start()
     try:
         yield late
     finally:
-        timer.cancel()
+        done.set()
+        watch.join()
