@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coverslip.convert_arguments import convert_arguments, parse_size, request_maker
-from coverslip.errors import UsageError
+from coverslip.errors import MissingDependencyError, UsageError
 from coverslip.store_arguments import open_stores, store_arguments
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ Examples:
   coverslip run slides.csv --map tcga --to gs://bucket/prefix --catalog catalog.duckdb --work work
   coverslip run run.toml
   coverslip run run.toml --retry failed:StoreError
+  coverslip run run.toml --engine dask --scheduler tcp://head:8786
   coverslip run slides.csv --map htan --slides gs://bucket/slides --engine shard \\
     --to gs://bucket/dicom --state gs://bucket/run --catalog catalog --work /tmp/work
 """
@@ -54,8 +55,10 @@ _PATHS = ("manifest", "to", "also", "catalog", "slides", "state")
 @click.option("--to", metavar="URL", help="Store to deliver to, as for coverslip upload.")
 @click.option("--also", multiple=True, metavar="URL", help="A further store; may be repeated.")
 @click.option("--catalog", metavar="FILE|parquet:DIR", help="Catalog to index into, as for coverslip index.")
-@click.option("--engine", type=click.Choice(["local", "shard"]), default="local", show_default=True, help="local: all "
-              "slides, here; shard: those of this task, as its environment tells.")  # fmt: skip
+@click.option("--engine", type=click.Choice(["local", "dask", "shard"]), default="local", show_default=True,
+              help="local: all slides, here; dask: all, on a cluster's workers; shard: those of this task, as its "
+              "environment tells.")  # fmt: skip
+@click.option("--scheduler", metavar="ADDRESS|FILE", help="With --engine dask: address of the scheduler, or its file.")
 @click.option("--shard", metavar="I/N", help="With --engine shard: this task's place, where no environment tells it.")
 @click.option("--state", metavar="URL", help="With --engine shard: bucket or folder for what all tasks know.")
 @click.option("--name", help="Of the run, in logs; default: made from what is run.")
@@ -86,10 +89,11 @@ def run(context: click.Context, /, **options: Any) -> None:
     """
     from coverslip.pipeline.engine import Limits
     from coverslip.pipeline.progress import make_reporter
-    from coverslip.pipeline.run import RunSetup, run_local, run_shard
+    from coverslip.pipeline.run import RunSetup, run_dask, run_local, run_shard
 
     if options["manifest"].lower().endswith(".toml"):
         options = _with_run_file(context, options)
+    options = _with_absolute_paths(context, options)
     if options["work"] is None:
         raise UsageError("--work: wanted a folder for the run")
     stages = _parse_stages(options)
@@ -105,7 +109,11 @@ def run(context: click.Context, /, **options: Any) -> None:
     )
     limits = Limits(options["attempts"], options["max_failures"], _parse_retry(options["retry"]))
     setup = RunSetup(plan, name, _estimator(options), limits, reporter, _stop_on_signals())
-    if place is None:
+    if options["engine"] == "dask":
+        scratch = options["scratch_limit"]
+        limit = parse_size("--scratch-limit", scratch) if scratch else None
+        outcome = run_dask(setup, slides, options["scheduler"], limit)
+    elif place is None:
         outcome = run_local(setup, slides)
     else:
         assert plan.open_state is not None
@@ -168,6 +176,20 @@ def _with_run_file(context: click.Context, options: dict[str, Any]) -> dict[str,
     return merged
 
 
+def _with_absolute_paths(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options with paths that mean the same in every process and by every engine."""
+    merged = dict(options)
+    for parameter in context.command.params:
+        value = options.get(parameter.name or "")
+        is_path = isinstance(parameter.type, click.Path) or parameter.name in (*_PATHS, "map_name", "pairs")
+        # Tasks on many machines agree on a catalog by its name alone.
+        if not value or not is_path or (parameter.name == "catalog" and options["engine"] == "shard"):
+            continue
+        given = list(value) if isinstance(value, tuple) else value
+        merged[parameter.name or ""] = parameter.type_cast_value(context, _beside(parameter, given, Path.cwd()))
+    return merged
+
+
 def _spelling(parameter: click.Parameter) -> str:
     longest = max(parameter.opts, key=len)
     return longest.lstrip("-")
@@ -224,6 +246,10 @@ def _parse_retry(text: str | None) -> str | None:
 def _shard_place(options: Mapping[str, Any]) -> ShardPlace | None:
     from coverslip.pipeline.shards import parse_shard, shard_of_environment
 
+    if (options["engine"] == "dask") != bool(options["scheduler"]):
+        raise UsageError("--engine dask and --scheduler: wanted both, or none of them")
+    if options["engine"] == "dask":
+        _require_dask()
     if options["engine"] != "shard":
         if options["shard"] or options["state"]:
             raise UsageError("--shard and --state: wanted with --engine shard")
@@ -231,6 +257,13 @@ def _shard_place(options: Mapping[str, Any]) -> ShardPlace | None:
     if not options["state"]:
         raise UsageError("--engine shard: wanted --state, a bucket or folder that all tasks reach")
     return parse_shard(options["shard"]) if options["shard"] else shard_of_environment(os.environ)
+
+
+def _require_dask() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("distributed") is None:
+        raise MissingDependencyError("--engine dask needs distributed: pip install 'coverslip[dask]'")
 
 
 def _read_slides(options: Mapping[str, Any]) -> list[Slide]:

@@ -73,6 +73,8 @@ class RunPlan:
         Whether series stay in `work` though they were delivered.
     connections : int
         Instances of a slide on their way at once.
+    series : Path or None
+        Folder of series that stay, where that is not in `work`.
     """
 
     work: Path
@@ -87,6 +89,7 @@ class RunPlan:
     open_state: Callable[[], AbstractContextManager[list[Store]]] | None = None
     keep: bool = False
     connections: int = 4
+    series: Path | None = None
 
     @property
     def steps(self) -> tuple[Stage, ...]:
@@ -106,7 +109,7 @@ class RunPlan:
     @property
     def kept_folder(self) -> Path:
         """Where series are that stay on this machine."""
-        return self.work / "series"
+        return self.series or self.work / "series"
 
     @property
     def parts_folder(self) -> Path:
