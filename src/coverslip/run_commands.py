@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from coverslip.pipeline.run_plan import RunPlan
     from coverslip.pipeline.shards import ShardPlace
 
-__all__ = ["run"]
+__all__ = ["estimator_of", "read_slides", "run", "settle_options", "stages_of"]
 
 EXAMPLES = """
 \b
@@ -91,14 +91,12 @@ def run(context: click.Context, /, **options: Any) -> None:
     from coverslip.pipeline.progress import make_reporter
     from coverslip.pipeline.run import RunSetup, run_dask, run_local, run_shard
 
-    if options["manifest"].lower().endswith(".toml"):
-        options = _with_run_file(context, options)
-    options = _with_absolute_paths(context, options)
+    options = settle_options(context, options)
     if options["work"] is None:
         raise UsageError("--work: wanted a folder for the run")
-    stages = _parse_stages(options)
+    stages = stages_of(options)
     place = _shard_place(options)
-    slides = _read_slides(options)
+    slides = read_slides(options)
     plan = _plan(options, stages, sharded=place is not None)
     name = options["name"] or _run_name(options, slides)
     reporter = make_reporter(
@@ -108,7 +106,7 @@ def run(context: click.Context, /, **options: Any) -> None:
         (lambda slide: f"slide {slide.number}") if place else (lambda slide: slide.name),
     )
     limits = Limits(options["attempts"], options["max_failures"], _parse_retry(options["retry"]))
-    setup = RunSetup(plan, name, _estimator(options), limits, reporter, _stop_on_signals())
+    setup = RunSetup(plan, name, estimator_of(options), limits, reporter, _stop_on_signals())
     if options["engine"] == "dask":
         scratch = options["scratch_limit"]
         limit = parse_size("--scratch-limit", scratch) if scratch else None
@@ -122,6 +120,19 @@ def run(context: click.Context, /, **options: Any) -> None:
     click.echo(json.dumps(_as_json(outcome)) if options["as_json"] else _text(outcome, options["work"], place))
     if outcome.exit_code:
         raise click.exceptions.Exit(outcome.exit_code)
+
+
+def settle_options(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options with those of a run file, and paths that mean the same everywhere.
+
+    Raises
+    ------
+    UsageError
+        If a run file cannot be read, or names an option that there is not.
+    """
+    if options["manifest"].lower().endswith(".toml"):
+        options = _with_run_file(context, options)
+    return _with_absolute_paths(context, options)
 
 
 def _stop_on_signals() -> Stop:
@@ -215,7 +226,8 @@ def _beside(parameter: click.Parameter, value: Any, folder: Path) -> Any:
     return str(folder / str(value))
 
 
-def _parse_stages(options: Mapping[str, Any]) -> tuple[Stage, ...]:
+def stages_of(options: Mapping[str, Any]) -> tuple[Stage, ...]:
+    """Return what is done with each slide."""
     from coverslip.pipeline.ledger import Stage
     from coverslip.pipeline.run_plan import CHOOSABLE_STAGES, parse_stages
 
@@ -266,7 +278,7 @@ def _require_dask() -> None:
         raise MissingDependencyError("--engine dask needs distributed: pip install 'coverslip[dask]'")
 
 
-def _read_slides(options: Mapping[str, Any]) -> list[Slide]:
+def read_slides(options: Mapping[str, Any]) -> list[Slide]:
     """Return the slides of the manifest, folder or bucket.
 
     Raises
@@ -381,8 +393,9 @@ def _object_store(store: Any) -> Any:
     return store
 
 
-def _estimator(options: Mapping[str, Any]) -> Estimator:
-    from coverslip.pipeline.budget import Budget, Estimator, available_memory, free_disk
+def estimator_of(options: Mapping[str, Any]) -> Estimator:
+    """Return what says what slides need, within the limits of the options or what is free here."""
+    from coverslip.pipeline.budget import Budget, Estimator, available_memory, free_disk, output_ratio_of
 
     memory, scratch = options["memory_limit"], options["scratch_limit"]
     budget = Budget(
@@ -391,7 +404,7 @@ def _estimator(options: Mapping[str, Any]) -> Estimator:
         parse_size("--scratch-limit", scratch) if scratch else free_disk(options["work"]),
     )
     frames = parse_size("--memory", options["memory"]) if options["memory"] else 64 << 20
-    return Estimator(budget, frames)
+    return Estimator(budget, frames, output_ratio=output_ratio_of(options["codec"]))
 
 
 def _run_name(options: Mapping[str, Any], slides: Sequence[Slide]) -> str:

@@ -11,10 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 from click.testing import CliRunner
-from tests.pipeline.conftest import ENVIRONMENT, Collection, Done, coverslip, start, write_slide
+from tests.pipeline.conftest import ENVIRONMENT, Collection, start
 from tests.pipeline.test_run import assert_same
 
 from coverslip.cli import cli
@@ -53,8 +52,8 @@ def cluster(folder: Path, workers: int) -> Iterator[tuple[Path, list[subprocess.
 def start_worker(folder: Path, name: str) -> subprocess.Popen[bytes]:
     place = folder / name
     place.mkdir()
-    return dask("worker", "--scheduler-file", folder / "scheduler.json", "--nthreads", 1, "--no-nanny", "--no-dashboard",
-                "--memory-limit", "2GiB", "--local-directory", place, "--name", name, cwd=place)  # fmt: skip
+    options = ["--nthreads", 1, "--no-nanny", "--no-dashboard", "--memory-limit", "2GiB", "--local-directory", place]
+    return dask("worker", "--scheduler-file", folder / "scheduler.json", *options, "--name", name, cwd=place)
 
 
 def slides_under_way(folder: Path, names: Sequence[str]) -> dict[str, list[str]]:
@@ -134,7 +133,9 @@ def test_sigterm_ends_a_run_on_a_cluster_in_order(undisturbed: Collection, tmp_p
 
 
 def test_scheduler_that_is_not_there_is_told(mixed: Collection) -> None:
-    done = mixed.run("--engine", "dask", "--scheduler", "tcp://127.0.0.1:9", DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT="1s")
+    done = mixed.run(
+        "--engine", "dask", "--scheduler", "tcp://127.0.0.1:9", DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT="1s"
+    )
     assert done.code == StoreError.exit_code
     assert "does not answer" in done.err
 

@@ -16,7 +16,7 @@ from coverslip.errors import StoreError
 from coverslip.pipeline.fetch import is_remote
 from coverslip.pipeline.manifest import Slide
 
-__all__ = ["Budget", "Estimator", "Need", "available_memory", "free_disk"]
+__all__ = ["Budget", "Estimator", "Need", "available_memory", "free_disk", "output_ratio_of"]
 
 _MIB = 1 << 20
 _PROCESS_BYTES = 230 * _MIB
@@ -69,15 +69,13 @@ class Estimator:
     frames_bytes : int
         What one conversion may hold of frames.
     output_ratio : float
-        Bytes written for a byte read.
-    keeps_output : bool
-        Whether series stay on the disk of the run, and so are no scratch.
+        Bytes written for a byte read; see `output_ratio_of`.
     """
 
     def __init__(self, budget: Budget, frames_bytes: int, *, output_ratio: float = _OUTPUT_RATIO) -> None:
         self.budget = budget
         self._frames_bytes = frames_bytes
-        self._output_ratio = output_ratio
+        self.output_ratio = output_ratio
         self._scale = 1.0
 
     def need_of(self, slide: Slide) -> Need:
@@ -85,7 +83,7 @@ class Estimator:
         size = _UNKNOWN_BYTES if slide.size_bytes is None else slide.size_bytes
         threads = min(self.budget.threads, 1 if size < _SMALL_BYTES else max(2, 1 + size // (512 * _MIB)), 16)
         memory = _PROCESS_BYTES + min(self._frames_bytes, 2 * size) + threads * _THREAD_BYTES + int(_SIZE_SHARE * size)
-        scratch = ((size if is_remote(slide) else 0) + self._output_ratio * size) * _MARGIN
+        scratch = ((size if is_remote(slide) else 0) + self.output_ratio * size) * _MARGIN
         return Need(threads, int(memory * self._scale), int(scratch))
 
     def learn(self, need: Need, peak_bytes: int) -> None:
@@ -107,6 +105,19 @@ class Estimator:
                 f"slide {number} of the manifest needs {most / 1e9:.2f} GB of scratch (source, output and a tenth), "
                 f"{self.budget.scratch_bytes / 1e9:.2f} GB are there"
             )
+
+
+def output_ratio_of(codec: str | None) -> float:
+    """Return how many bytes are written for a byte read at the most, by the codec that all frames are encoded with.
+
+    Slides are stored at about a tenth of their pixels' bytes; levels that lack add a third.
+    """
+    name = (codec or "").lower()
+    if name == "none":
+        return 14.0
+    if name in ("jpeg2000", "htj2k", "jpegls") or name.endswith(":lossless"):
+        return 7.0
+    return _OUTPUT_RATIO
 
 
 def available_memory() -> int:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from coverslip.converter.request import ConversionRequest
     from coverslip.stores.base import Store
 
-__all__ = ["CHOOSABLE_STAGES", "RunPlan", "parse_stages", "recipe_of"]
+__all__ = ["CHOOSABLE_STAGES", "RunPlan", "parse_stages", "recipe_of", "steps_of"]
 
 CHOOSABLE_STAGES = (Stage.CONVERT, Stage.VALIDATE, Stage.UPLOAD, Stage.INDEX)
 """Names for ``--stages``. Fetching belongs to converting, and proving what arrived to uploading."""
@@ -42,6 +42,11 @@ def parse_stages(text: str) -> tuple[Stage, ...]:
             f"{', '.join(CHOOSABLE_STAGES)}"
         )
     return tuple(stage for stage in CHOOSABLE_STAGES if stage in named)
+
+
+def steps_of(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """Return all stages that are made and written down, also those that belong to others."""
+    return tuple(step for stage in stages for step in _WITH.get(stage, (stage,)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ class RunPlan:
     @property
     def steps(self) -> tuple[Stage, ...]:
         """All stages that are made and written down, also those that belong to others."""
-        return tuple(step for stage in self.stages for step in _WITH.get(stage, (stage,)))
+        return steps_of(self.stages)
 
     @property
     def delivers(self) -> bool:

@@ -383,7 +383,7 @@ def _names_of(chain: _Chain) -> dict[str, str]:
     slide, plan = chain.slide, chain.shop.plan
     path = named_path(slide)
     names = {slide.location, slide.name, str(path), path.name, path.stem, str(plan.scratch_of(slide))}
-    return {name: "slide" for name in names if len(name) > 3} | {str(plan.work): "work"}
+    return {name: "slide" for name in names if len(name) > 1} | {str(plan.work): "work"}
 
 
 def reset_peak_memory() -> None:
