@@ -24,6 +24,7 @@ from coverslip.converter.series_plan import (
     plan_series,
 )
 from coverslip.converter.sources import open_slide
+from coverslip.converter.sources.byte_ranges import digest_ranges
 from coverslip.converter.staging import io_errors, publish_folder, remove_abandoned_work, staged_folder
 from coverslip.converter.validation import leave_quarantine, quarantine, summarize, validate_conversion
 from coverslip.errors import CorruptSourceError, SourceError, StoreError, ValidationFailedError
@@ -34,6 +35,7 @@ from coverslip.tiler.run_ahead import RunAhead
 if TYPE_CHECKING:
     from coverslip.converter.instance_writer import InstanceWriter
     from coverslip.converter.sources.base import SlideSource
+    from coverslip.converter.sources.byte_ranges import ByteRanges
 
 __all__ = ["convert_slide", "plan_conversion"]
 
@@ -58,14 +60,18 @@ def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], No
         Nothing is left behind under a final name; a series that fails its validation is in quarantine.
     """
     clock = _Clock()
-    with io_errors(SourceError, "slide cannot be read"), open_slide(request.path) as source, ExitStack() as work:
-        before = _fingerprint(source)
+    with (
+        io_errors(SourceError, "slide cannot be read"),
+        open_slide(request.path, ranges=request.ranges) as source,
+        ExitStack() as work,
+    ):
+        before = _fingerprint(source, request.ranges)
         pixels = plan_pixels(source, request)
         progress = _Progress(sum(plan.work_pixels() for plan in pixels), on_pixels)
         clock.lap("open")
         # Frames depend on no name, so they are made while the digest, which names everything, is still computed.
         first = work.enter_context(_Pass(pixels[0], request, progress))
-        digest = _digest_while_loading(source.files)
+        digest = _digest_while_loading(source.files, request.ranges)
         clock.lap("digest")
         plans = [plan_series(source, each, request, digest) for each in pixels]
         series = []
@@ -80,15 +86,16 @@ def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], No
                     try:
                         result = _write_series(staged, plan, request, frames)
                     except CorruptSourceError:
-                        _require_unchanged(source, before)  # the better explanation
+                        _require_unchanged(source, request, before)  # the better explanation
                         raise
-                    _require_unchanged(source, before)
+                    _require_unchanged(source, request, before)
                     clock.lap("write")
                     report = validate_conversion(staged, plan, request, source)
                     if report is not None:
                         clock.lap("validate")
                         result = replace(result, validation=summarize(report, request.validate))
-                    write_result_file(staged, result, source_as_json(source, digest), clock.laps)
+                    told = source_as_json(source, digest, None if request.ranges is None else request.ranges.size)
+                    write_result_file(staged, result, told, clock.laps)
                     if report is not None and not report.passed:
                         raise quarantine(staged, request.output, report)
                     leave_quarantine(request.output, result)
@@ -100,8 +107,8 @@ def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], No
 
 def plan_conversion(request: ConversionRequest) -> ConversionResult:
     """Say what `convert_slide` would write, without writing anything."""
-    with io_errors(SourceError, "slide cannot be read"), open_slide(request.path) as source:
-        digest = _digest_files(source.files)
+    with io_errors(SourceError, "slide cannot be read"), open_slide(request.path, ranges=request.ranges) as source:
+        digest = _digest_files(source.files, request.ranges)
         plans = [plan_series(source, each, request, digest) for each in plan_pixels(source, request)]
         series = tuple(plan.result([instance.result() for instance in plan.instances]) for plan in plans)
         return ConversionResult(source.format_name, digest, series)
@@ -212,8 +219,10 @@ class _Progress:
             self._on_pixels(min(self._done, self._total), self._total)
 
 
-def _digest_files(paths: Sequence[Path]) -> str:
+def _digest_files(paths: Sequence[Path], ranges: ByteRanges | None = None) -> str:
     """Return the SHA-256 of the slide: of its one file, or of its files' SHA-256 in their fixed order."""
+    if ranges is not None:
+        return digest_ranges(ranges).hexdigest()
     if len(paths) == 1:
         return _digest_file(paths[0]).hexdigest()
     digest = hashlib.sha256()
@@ -222,10 +231,10 @@ def _digest_files(paths: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _digest_while_loading(paths: Sequence[Path]) -> str:
+def _digest_while_loading(paths: Sequence[Path], ranges: ByteRanges | None) -> str:
     """Return the slide's SHA-256; pydicom, which takes longer to load, is loaded meanwhile."""
     with ThreadPoolExecutor(1) as executor:
-        digest = executor.submit(_digest_files, paths)
+        digest = executor.submit(_digest_files, paths, ranges)
         import coverslip.converter.headers  # noqa: F401
 
         return digest.result()
@@ -236,14 +245,18 @@ def _digest_file(path: Path) -> hashlib._Hash:
         return hashlib.file_digest(file, "sha256")
 
 
-def _fingerprint(source: SlideSource) -> list[tuple[int, int, int]]:
+def _fingerprint(source: SlideSource, ranges: ByteRanges | None) -> list[tuple[int, int | str, int]]:
     """Return what changes when a file is written to or replaced, its size first."""
+    if ranges is not None:
+        return [(ranges.size, ranges.mark(), 0)]
     try:
         return [(stat.st_size, stat.st_ino, stat.st_mtime_ns) for stat in map(os.stat, source.files)]
     except OSError as error:
         raise SourceError(f"the slide's files can no longer be read: {error.strerror}") from error
 
 
-def _require_unchanged(source: SlideSource, before: list[tuple[int, int, int]]) -> None:
-    if _fingerprint(source) != before:
+def _require_unchanged(
+    source: SlideSource, request: ConversionRequest, before: list[tuple[int, int | str, int]]
+) -> None:
+    if _fingerprint(source, request.ranges) != before:
         raise SourceError("the slide was changed while it was being converted, expected a file at rest")

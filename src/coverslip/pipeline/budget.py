@@ -14,6 +14,7 @@ from pathlib import Path
 
 from coverslip.errors import StoreError
 from coverslip.pipeline.fetch import is_remote
+from coverslip.pipeline.in_place import CACHE_BYTES, may_be_in_place
 from coverslip.pipeline.manifest import Slide
 
 __all__ = ["Budget", "Estimator", "Need", "available_memory", "free_disk", "output_ratio_of"]
@@ -58,6 +59,8 @@ class Need:
     threads: int
     memory_bytes: int
     scratch_bytes: int
+    in_place: bool = False
+    """Whether it is read where it lies, because source and output together do not fit."""
 
 
 class Estimator:
@@ -83,8 +86,11 @@ class Estimator:
         size = _UNKNOWN_BYTES if slide.size_bytes is None else slide.size_bytes
         threads = min(self.budget.threads, 1 if size < _SMALL_BYTES else max(2, 1 + size // (512 * _MIB)), 16)
         memory = _PROCESS_BYTES + min(self._frames_bytes, 2 * size) + threads * _THREAD_BYTES + int(_SIZE_SHARE * size)
-        scratch = ((size if is_remote(slide) else 0) + self.output_ratio * size) * _MARGIN
-        return Need(threads, int(memory * self._scale), int(scratch))
+        output = int(self.output_ratio * size * _MARGIN)
+        source = int(size * _MARGIN) if is_remote(slide) else 0
+        in_place = source + output > self.budget.scratch_bytes and may_be_in_place(slide)
+        memory += CACHE_BYTES if in_place else 0
+        return Need(threads, int(memory * self._scale), output + (0 if in_place else source), in_place)
 
     def learn(self, need: Need, peak_bytes: int) -> None:
         """Note what a slide took; a process that took more than expected makes all later ones expected to."""
@@ -102,8 +108,8 @@ class Estimator:
         most, number = max(needs, default=(0, 0))
         if most > self.budget.scratch_bytes:
             raise StoreError(
-                f"slide {number} of the manifest needs {most / 1e9:.2f} GB of scratch (source, output and a tenth), "
-                f"{self.budget.scratch_bytes / 1e9:.2f} GB are there"
+                f"slide {number} of the manifest needs {most / 1e6:,.1f} MB of scratch (source, output and a tenth), "
+                f"{self.budget.scratch_bytes / 1e6:,.1f} MB are there"
             )
 
 

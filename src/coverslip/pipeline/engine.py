@@ -347,7 +347,7 @@ class Engine:
 
     def _give_up_for_disk(self, key: str, need: Need) -> None:
         left = self._pool.room().scratch_bytes - self._kept_bytes
-        message = f"needs {need.scratch_bytes / 1e9:.2f} GB of scratch, {max(0, left) / 1e9:.2f} GB are left"
+        message = f"needs {need.scratch_bytes / 1e6:,.1f} MB of scratch, {max(0, left) / 1e6:,.1f} MB are left"
         problem = Problem(StoreError.__name__, message, exit_code=StoreError.exit_code)
         self._fail(self._standings[key], self._plan.steps[0], "", problem)
 
@@ -357,9 +357,8 @@ class Engine:
         recipe = converted.task.parent if converted is not None else ""
         threads = min(need.threads, self._estimator.budget.threads)
         location = converted.location or "" if converted is not None and converted.state is State.DONE else ""
-        job = SlideJob(
-            standing.slide, threads, tuple(location.split()), recipe, standing.done_steps(self._plan, recipe)
-        )
+        done = standing.done_steps(self._plan, recipe)
+        job = SlideJob(standing.slide, threads, tuple(location.split()), recipe, done, need.in_place)
         self._attempts[key] = self._attempts.get(key, 0) + 1
         self._running[key] = worker, need
         worker.submit(job, need)
