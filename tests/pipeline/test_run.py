@@ -221,6 +221,17 @@ def test_memory_and_disk_stay_within_their_budgets(tmp_path: Path) -> None:
     assert peak_bytes < 400 << 20
 
 
+def test_rows_are_merged_while_slides_go_on(undisturbed: Collection, tmp_path: Path) -> None:
+    """Workers that are never idle do not keep rows from the catalog until the last slide has ended."""
+    collection = Collection(undisturbed.slides, tmp_path / "merging")
+    done = collection.run("--workers", 1, "--log-format", "json", module="tests.pipeline.merging 6")
+    assert done.code == 0, done.err
+    messages = [json.loads(line)["message"] for line in done.err.splitlines()]
+    last_begun = len(messages) - 1 - messages[::-1].index("slide begun")
+    assert messages[:last_begun].count("slide done") >= 6
+    assert_same(collection, undisturbed)
+
+
 def _size_of(folder: Path) -> int:
     total = 0
     for place, _, names in os.walk(folder):
