@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from tests.pipeline.conftest import Collection, Done
+from tests.pipeline.conftest import ROOT, Collection, Done
 
 from coverslip.cli import cli
 from coverslip.errors import StoreError, UsageError
 from coverslip.pipeline.budget import Budget, Estimator
 from coverslip.pipeline.cost_model import (
+    DEFAULT_RATES,
     StageRate,
     TaskShape,
     estimate_run,
@@ -173,3 +174,12 @@ def test_wrong_options_are_refused(arguments: list[str], words: str) -> None:
     error = ask(*arguments).exception
     assert isinstance(error, UsageError)
     assert words in str(error)
+
+
+def test_page_lists_the_rates_that_are_gone_by() -> None:
+    text = (ROOT / "docs/pipeline.md").read_text().split("<!-- rates -->")[1].split("<!-- /rates -->")[0]
+    rows = [line.strip("| ").split(" | ") for line in text.strip().splitlines()[2:]]
+    assert {row[0]: (float(row[1]), float(row[2]), row[3]) for row in rows} == {
+        str(stage): (rate.fixed_s, rate.bytes_per_s / 1e6, "yes" if rate.threaded else "no")
+        for stage, rate in DEFAULT_RATES.items()
+    }
