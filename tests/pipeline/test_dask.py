@@ -35,14 +35,14 @@ def dask(*arguments: object, cwd: Path) -> subprocess.Popen[bytes]:
 
 @contextmanager
 def cluster(folder: Path, workers: int) -> Iterator[tuple[Path, list[subprocess.Popen[bytes]]]]:
-    """Start a scheduler and workers, each a process, and give the scheduler's file and the workers."""
+    """Start a scheduler and workers, each a process, and give the scheduler's file and all of them."""
     folder.mkdir()
     file = folder / "scheduler.json"
     parts = [dask("scheduler", "--host", "127.0.0.1", "--port", 0, "--no-dashboard", "--scheduler-file", file,
                   cwd=folder)]  # fmt: skip
     try:
         parts += [start_worker(folder, f"w{number}") for number in range(workers)]
-        yield file, parts[1:]
+        yield file, parts
     finally:
         for part in reversed(parts):
             part.kill()
@@ -65,7 +65,7 @@ def test_worker_killed_in_mid_slide_loses_nothing(undisturbed: Collection, tmp_p
     collection = Collection(undisturbed.slides, tmp_path / "cluster-run")
     collection.place.mkdir()
     killed_slides: list[str] = []
-    with cluster(tmp_path / "cluster", 3) as (file, workers):
+    with cluster(tmp_path / "cluster", 3) as (file, (_, *workers)):
         arguments = collection.arguments("--engine", "dask", "--scheduler", file, "--log-format", "json")
         with start(*arguments) as run:
             assert run.stderr is not None
@@ -130,6 +130,22 @@ def test_sigterm_ends_a_run_on_a_cluster_in_order(undisturbed: Collection, tmp_p
         done = collection.run("--json")  # what was begun by one engine is ended by another
     assert done.code == 0, done.err
     assert_same(collection, undisturbed)
+
+
+def test_scheduler_that_is_lost_ends_the_run_and_what_was_done_stays(mixed: Collection, tmp_path: Path) -> None:
+    mixed.place.mkdir()
+    with (
+        cluster(tmp_path / "cluster", 1) as (file, (scheduler, *_)),
+        start(*mixed.arguments("--engine", "dask", "--scheduler", file, "--log-format", "json")) as run,
+    ):
+        assert run.stderr is not None
+        next(line for line in run.stderr if "convert begun" in line)
+        scheduler.kill()
+        _, err = run.communicate(timeout=60)
+    assert run.returncode == StoreError.exit_code
+    assert "is gone" in err
+    assert "Traceback" not in err
+    assert "started" not in {state for state, _ in mixed.states().values()}
 
 
 def test_scheduler_that_is_not_there_is_told(mixed: Collection) -> None:

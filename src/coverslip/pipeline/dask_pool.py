@@ -91,7 +91,8 @@ class DaskPool:
     spreads = True
 
     def __init__(self, address: str, plan: RunPlan, ledger: Ledger, scratch_bytes: int | None = None) -> None:
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is told by exceptions
+        for name in ("distributed", "distributed.client"):  # what matters is told by exceptions
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self._address, self._plan, self._ledger = address, plan, ledger
         self._name = f"coverslip-{secrets.token_hex(6)}"
         self._inbox: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
@@ -291,9 +292,12 @@ class DaskPool:
     def _look_after(self) -> None:
         """See which workers there are, and send again what waits for those that were lost."""
         self._looked_after = time.monotonic()
-        if self._client.status not in ("running", "connecting"):
-            raise StoreError(f"scheduler {self._address} is gone")
-        told = self._client.scheduler_info()["workers"]
+        try:
+            told = self._client.scheduler_info()["workers"] if self._client.status == "running" else None
+        except (OSError, KeyError):  # KeyError: what a client gives that has just lost its connection
+            told = None
+        if told is None:  # and with it all tasks that it had
+            raise StoreError(f"scheduler {self._address} is gone; what was done is written down")
         workers = {
             address: each["resources"] for address, each in told.items() if THREADS in (each.get("resources") or {})
         }
