@@ -22,10 +22,10 @@ from distributed import Worker, WorkerPlugin, get_worker
 from coverslip import __version__
 from coverslip.errors import UsageError
 from coverslip.pipeline.budget import available_memory, free_disk
-from coverslip.pipeline.engine import SWITCH_INTERVAL_S
 from coverslip.pipeline.failures import Problem
 from coverslip.pipeline.ledger import Kind, Record, Stage, Tombstone
 from coverslip.pipeline.run_plan import RunPlan
+from coverslip.pipeline.serving import SWITCH_INTERVAL_S
 from coverslip.pipeline.slide_job import (
     SlideEnded,
     SlideEvent,

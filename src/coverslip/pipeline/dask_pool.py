@@ -31,10 +31,11 @@ from coverslip.pipeline.dask_bench import (
     event_from_values,
     work_on_slide,
 )
-from coverslip.pipeline.engine import EXCLUSIVE, Stop, serve_jobs
+from coverslip.pipeline.engine import EXCLUSIVE, Stop
 from coverslip.pipeline.failures import Problem
 from coverslip.pipeline.ledger import Ledger
 from coverslip.pipeline.run_plan import RunPlan
+from coverslip.pipeline.serving import serve_jobs
 from coverslip.pipeline.slide_job import SlideEnded, SlideJob
 from coverslip.pipeline.worker_pool import Lost, Place, Worker, WorkerPool
 

@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from coverslip import __version__
 from coverslip.errors import CoverslipError, StoreError
 from coverslip.pipeline.budget import Budget, Estimator, Need
-from coverslip.pipeline.catalog_parts import MergeEnded, merge_parts, part_is_whole
+from coverslip.pipeline.catalog_parts import MergeEnded, part_is_whole
 from coverslip.pipeline.failures import Problem, WorkerLost
-from coverslip.pipeline.fetch import is_remote
 from coverslip.pipeline.journal import Journal, Standing, read_standings
 from coverslip.pipeline.ledger import Record, Stage, State, Task
 from coverslip.pipeline.manifest import Slide
 from coverslip.pipeline.run_plan import RunPlan, recipe_of, request_for
-from coverslip.pipeline.slide_job import SlideEnded, SlideEvent, SlideJob, StageEnded, StageStarted, Workshop, run_slide
-from coverslip.pipeline.worker_pool import Lost, Place, Pool, Serve, WorkerPool
+from coverslip.pipeline.serving import MergeJob, local_pool
+from coverslip.pipeline.slide_job import SlideEnded, SlideEvent, SlideJob, StageEnded, StageStarted
+from coverslip.pipeline.worker_pool import Lost, Place, Pool
 
 if TYPE_CHECKING:
     from coverslip.converter.request import ConversionRequest
     from coverslip.pipeline.progress import Reporter
 
-__all__ = ["EXCLUSIVE", "WORKERS_LOCK", "Engine", "Limits", "RunOutcome", "Stop", "local_pool", "serve_jobs"]
+__all__ = ["EXCLUSIVE", "Engine", "Limits", "RunOutcome", "Stop"]
 
 EXCLUSIVE = 1 << 16
 """Threads of a slide beside which no other is begun."""
@@ -51,11 +47,6 @@ _SUSPECT_AFTER = 3
 
 _OVERTAKEN_MOST = 32
 """Smaller slides that may go before one that does not fit beside them."""
-
-SWITCH_INTERVAL_S = 0.0005
-"""Threads that need Python for some microseconds between decoding and encoding shall not wait 5 ms for it."""
-
-WORKERS_LOCK = "workers.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,49 +105,6 @@ class RunOutcome:
     exit_code: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _MergeJob:
-    parts: Path
-    keys: tuple[str, ...]
-    catalog: str
-
-
-@contextmanager
-def serve_jobs(plan: RunPlan) -> Iterator[Serve]:
-    """Give what does the jobs of a run in a worker process."""
-    # Read when numpy is loaded: its linear algebra, which nothing here uses, would start threads that spin for a while.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    with _counted_worker(plan.work), Workshop(plan) as shop:
-
-        def serve(job: Any, tell: Callable[[Any], None]) -> None:
-            if isinstance(job, _MergeJob):
-                tell(merge_parts(job.parts, job.keys, job.catalog, plan.open_state))
-            else:
-                run_slide(job, shop, tell)
-
-        yield serve
-
-
-def local_pool(plan: RunPlan, budget: Budget, slides: Sequence[Slide], jobs: int) -> Pool:
-    """Return processes on this machine, no more than there are jobs."""
-    # A slide that is fetched or sent waits for the network, and leaves its core to another.
-    waits = plan.delivers or any(map(is_remote, slides))
-    room = replace(budget, threads=budget.threads + waits)
-    return WorkerPool(serve_jobs, plan, max(1, min(room.threads, jobs)), room)
-
-
-@contextmanager
-def _counted_worker(work: Path) -> Iterator[None]:
-    """Hold a lock as long as this process lives, so that a later run can wait for it."""
-    lock = os.open(work / WORKERS_LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        yield
-    finally:
-        os.close(lock)
-
-
 class Engine:
     """One run over slides, which are worked on by this machine or by others.
 
@@ -189,7 +137,7 @@ class Engine:
         self._estimator = estimator
         self._limits = limits
         self._reporter = reporter
-        self._stop = Stop() if stop is None else stop  # one that is not set counts as false
+        self._stop = Stop() if stop is None else stop  # one that is not set is false
         self._standings: dict[str, Standing] = {}
         self._pending: deque[str] = deque()
         self._alone: deque[str] = deque()
@@ -366,7 +314,7 @@ class Engine:
 
     @property
     def _is_merging(self) -> bool:
-        return any(isinstance(worker.job, _MergeJob) for worker in self._pool.workers)
+        return any(isinstance(worker.job, MergeJob) for worker in self._pool.workers)
 
     def _merge(self) -> bool:
         """Have the rows of slides merged into the catalog, by a worker that is idle."""
@@ -376,7 +324,7 @@ class Engine:
         if worker is None:
             return False
         self._merged_at = time.monotonic()
-        worker.submit(_MergeJob(self._plan.parts_folder, tuple(sorted(self._unmerged)), self._plan.catalog))
+        worker.submit(MergeJob(self._plan.parts_folder, tuple(sorted(self._unmerged)), self._plan.catalog))
         return True
 
     def _take(self, worker: Place, message: SlideEvent | MergeEnded | Lost) -> None:
@@ -464,7 +412,7 @@ class Engine:
     def _worker_lost(self, worker: Place, lost: Lost) -> None:
         job = worker.job
         problem = Problem(WorkerLost, str(lost), retryable=True)
-        if isinstance(job, _MergeJob):
+        if isinstance(job, MergeJob):
             self._merge_ended(job.keys, MergeEnded(problem=problem))
         elif job is not None:
             key = job.slide.key

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from coverslip.errors import StoreError
 from coverslip.pipeline.budget import Budget, Estimator
-from coverslip.pipeline.engine import WORKERS_LOCK, Engine, Limits, RunOutcome, Stop, local_pool
+from coverslip.pipeline.engine import Engine, Limits, RunOutcome, Stop
 from coverslip.pipeline.journal import Journal, LedgerJournal
 from coverslip.pipeline.ledger import Ledger, Stage, default_ledger
 from coverslip.pipeline.manifest import Slide
@@ -23,6 +23,7 @@ from coverslip.pipeline.progress import Reporter
 from coverslip.pipeline.run_file import RUN_FILE, RunFile
 from coverslip.pipeline.run_plan import RunPlan
 from coverslip.pipeline.segments import SegmentJournal
+from coverslip.pipeline.serving import WORKERS_LOCK, local_pool
 from coverslip.pipeline.shards import ShardPlace, assign_slides
 from coverslip.pipeline.worker_pool import Pool
 from coverslip.stores.base import ObjectStore
