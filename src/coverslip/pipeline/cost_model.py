@@ -69,10 +69,10 @@ class StageRate:
 
 DEFAULT_RATES: Mapping[Stage, StageRate] = {
     Stage.FETCH: StageRate(0.2, 60e6),
-    Stage.CONVERT: StageRate(0.15, 30e6, threaded=True),
-    Stage.VALIDATE: StageRate(0.3, 200e6, threaded=True),
+    Stage.CONVERT: StageRate(0.1, 23e6, threaded=True),
+    Stage.VALIDATE: StageRate(0.25, 125e6, threaded=True),
     Stage.UPLOAD: StageRate(0.3, 60e6),
-    Stage.VERIFY: StageRate(0.3, 600e6),
+    Stage.VERIFY: StageRate(0.1, 300e6),
     Stage.INDEX: StageRate(0.1, 10e9),
 }
 """See docs/pipeline.md. Fetching and sending are those of a bucket in the same region, and are assumed."""

@@ -68,6 +68,12 @@ def open_slide(
         if ranges is not None and (structure is None or getattr(chosen, "dependency", None)):
             raise UnsupportedSourceError(f"a {chosen.title} slide, which is not read in place: wanted all of it here")
         return chosen.open(evidence, background)
+    except UnsupportedSourceError as error:
+        if structure:
+            structure.close()
+        if ranges is not None and "OpenSlide" in str(error):  # which was given a name and no file
+            raise UnsupportedSourceError("a slide for OpenSlide, not read in place: wanted all of it here") from error
+        raise
     except BaseException:
         if structure:
             structure.close()
