@@ -20,6 +20,8 @@ from coverslip.cli import cli
 from coverslip.errors import StoreError, UsageError
 from coverslip.pipeline.ledger import Kind, Ledger, Stage
 
+IMPATIENT = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "3s"}
+
 
 def dask(*arguments: object, cwd: Path) -> subprocess.Popen[bytes]:
     """Start a part of a cluster."""
@@ -136,7 +138,7 @@ def test_scheduler_that_is_lost_ends_the_run_and_what_was_done_stays(mixed: Coll
     mixed.place.mkdir()
     with (
         cluster(tmp_path / "cluster", 1) as (file, (scheduler, *_)),
-        start(*mixed.arguments("--engine", "dask", "--scheduler", file, "--log-format", "json")) as run,
+        start(*mixed.arguments("--engine", "dask", "--scheduler", file, "--log-format", "json"), **IMPATIENT) as run,
     ):
         assert run.stderr is not None
         next(line for line in run.stderr if "convert begun" in line)
@@ -149,9 +151,7 @@ def test_scheduler_that_is_lost_ends_the_run_and_what_was_done_stays(mixed: Coll
 
 
 def test_scheduler_that_is_not_there_is_told(mixed: Collection) -> None:
-    done = mixed.run(
-        "--engine", "dask", "--scheduler", "tcp://127.0.0.1:9", DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT="1s"
-    )
+    done = mixed.run("--engine", "dask", "--scheduler", "tcp://127.0.0.1:9", **IMPATIENT)
     assert done.code == StoreError.exit_code
     assert "does not answer" in done.err
 

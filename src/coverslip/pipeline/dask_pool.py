@@ -41,7 +41,6 @@ from coverslip.pipeline.worker_pool import Lost, Place, Worker, WorkerPool
 
 __all__ = ["DaskPool"]
 
-_CONNECT_S = 30.0
 _POLL_S = 0.25
 _LOOK_AFTER_S = 2.0
 _AHEAD = 2
@@ -105,7 +104,7 @@ class DaskPool:
         self._looked_after = 0.0
         try:
             place = {"scheduler_file": address} if address.endswith(".json") else {"address": address}
-            self._client = Client(**place, timeout=_CONNECT_S, set_as_default=False, name="coverslip")
+            self._client = Client(**place, set_as_default=False, name="coverslip")
         except (OSError, TimeoutError, ValueError) as error:
             raise StoreError(f"scheduler {address} does not answer: {type(error).__name__}") from None
         self._client.subscribe_topic(self._name, lambda event: self._inbox.put(("told", event[1])))
