@@ -106,10 +106,11 @@ tables: $(INSTALLED) ## write the page of the catalog's tables and columns
 	@$(PYTHON) -m tools.tables_page
 
 .PHONY: soak
-soak: $(INSTALLED) ## put 2 GB into every kind of store, take 300 slides through all stages, and kill runs 25 times
+soak: $(INSTALLED) ## put 2 GB into every kind of store, take 300 slides through all stages, kill runs 25 times
 	@$(PYTHON) -m benchmarks.stores
 	@$(PYTHON) -m benchmarks.pipeline soak
 	@$(PYTHON) -m benchmarks.pipeline kills
+	@$(PYTHON) -m benchmarks.pipeline overhead
 
 .PHONY: lock
 lock: $(INSTALLED) ## resolve the newest versions that pyproject.toml allows into requirements.lock

@@ -8,6 +8,7 @@ overhead: `coverslip run --stages convert` against one `coverslip convert` with 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import hashlib
 import json
@@ -24,6 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
+import psutil
 from tests.factories.aperio import write_aperio_svs
 from tests.factories.big import write_big_svs
 from tests.factories.damage import truncate_half, write_empty, write_text
@@ -35,6 +37,7 @@ from coverslip.pipeline.ledger import Kind, Ledger
 
 _MOST_SOAK_S = 15 * 60
 _MOST_OVERHEAD = 1.10
+_MEMORY_LIMIT, _SCRATCH_LIMIT = 1500 << 20, 60 << 20
 _BAD = 6
 """Every so many slides one is bad."""
 
@@ -101,11 +104,14 @@ def soak(count: int) -> bool:
         bad = write_collection(folder / "collection", count)
         catalog = folder / "catalog.duckdb"
         arguments = ("run", folder / "collection" / "run.toml", "--map", folder / "collection" / "map.toml", "--to",
-                     f"dicomweb+{orthanc.dicomweb_url}", "--catalog", catalog, "--json")  # fmt: skip
+                     f"dicomweb+{orthanc.dicomweb_url}", "--catalog", catalog, "--json", "--memory-limit",
+                     _MEMORY_LIMIT, "--scratch-limit", _SCRATCH_LIMIT)  # fmt: skip
         start = time.perf_counter()
-        done = subprocess.run(command(*arguments), env=environment(), stdout=subprocess.PIPE, text=True, check=False)
+        with subprocess.Popen(command(*arguments), env=environment(), stdout=subprocess.PIPE, text=True) as process:
+            peaks = _watch(process, folder / "collection" / "work" / "scratch")
+            assert process.stdout is not None
+            told = json.loads(process.stdout.read())
         seconds = time.perf_counter() - start
-        told = json.loads(done.stdout)
         with (folder / "collection" / "work" / "quarantine.csv").open() as file:
             listed = {Path(row["file"]).name: row["error_class"] for row in csv.DictReader(file)}
         with duckdb.connect(str(catalog), read_only=True) as connection:
@@ -127,7 +133,10 @@ def soak(count: int) -> bool:
     print(
         f"  Orthanc: {stored['CountSeries']} series, {stored['CountInstances']} instances; catalog: {row[0]}, {row[1]}"
     )
+    print(f"  peaks: {peaks[0] / 1e6:.0f} MB of memory, {peaks[1] / 1e6:.1f} MB of scratch")
     checks = {
+        f"memory below {_MEMORY_LIMIT / 1e6:.0f} MB": peaks[0] < _MEMORY_LIMIT,
+        f"scratch below {_SCRATCH_LIMIT / 1e6:.0f} MB": peaks[1] < _SCRATCH_LIMIT,
         "every good slide is done": told["done"] == count - len(bad),
         "every bad slide is in quarantine with a reason, and no other": set(listed) == bad and all(listed.values()),
         "store and catalog hold the same": (stored["CountSeries"], stored["CountInstances"]) == row,
@@ -135,6 +144,25 @@ def soak(count: int) -> bool:
         f"under {_MOST_SOAK_S // 60} minutes": seconds < _MOST_SOAK_S,
     }
     return _tell(checks)
+
+
+def _watch(process: subprocess.Popen[str], scratch: Path) -> tuple[int, int]:
+    """Return the most memory that the processes of slides had together, and the most that lay in scratch."""
+    memory = disk = 0
+    while process.poll() is None:
+        with contextlib.suppress(psutil.Error):
+            workers = psutil.Process(process.pid).children(recursive=True)
+            memory = max(memory, sum(each.memory_info().rss for each in workers))
+        disk = max(disk, sum(_size_of(path) for path in scratch.rglob("*")))
+        time.sleep(0.1)
+    return memory, disk
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
 
 
 def kills(count: int) -> bool:

@@ -26,6 +26,7 @@ from coverslip.formats_commands import formats
 from coverslip.index_commands import index
 from coverslip.init_commands import init
 from coverslip.map_commands import map_group
+from coverslip.plan_commands import plan
 from coverslip.remap_commands import remap
 from coverslip.run_commands import run
 from coverslip.search_commands import attach, facets, search
@@ -79,6 +80,7 @@ def cli() -> None:
 
 
 cli.add_command(map_group)
+cli.add_command(plan)
 cli.add_command(attach)
 cli.add_command(cohort_group)
 cli.add_command(facets)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coverslip.convert_arguments import convert_arguments, parse_size, request_maker
-from coverslip.errors import UsageError
+from coverslip.errors import MissingDependencyError, UsageError
 from coverslip.store_arguments import open_stores, store_arguments
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from coverslip.pipeline.run_plan import RunPlan
     from coverslip.pipeline.shards import ShardPlace
 
-__all__ = ["run"]
+__all__ = ["estimator_of", "read_slides", "run", "settle_options", "stages_of"]
 
 EXAMPLES = """
 \b
@@ -35,6 +35,7 @@ Examples:
   coverslip run slides.csv --map tcga --to gs://bucket/prefix --catalog catalog.duckdb --work work
   coverslip run run.toml
   coverslip run run.toml --retry failed:StoreError
+  coverslip run run.toml --engine dask --scheduler tcp://head:8786
   coverslip run slides.csv --map htan --slides gs://bucket/slides --engine shard \\
     --to gs://bucket/dicom --state gs://bucket/run --catalog catalog --work /tmp/work
 """
@@ -56,8 +57,10 @@ _PATHS = ("manifest", "to", "also", "catalog", "slides", "state")
 @click.option(
     "--catalog", metavar="FILE|parquet:DIR|bigquery://...", help="Catalog to index into, as for coverslip index."
 )
-@click.option("--engine", type=click.Choice(["local", "shard"]), default="local", show_default=True, help="local: all "
-              "slides, here; shard: those of this task, as its environment tells.")  # fmt: skip
+@click.option("--engine", type=click.Choice(["local", "dask", "shard"]), default="local", show_default=True,
+              help="local: all slides, here; dask: all, on a cluster's workers; shard: those of this task, as its "
+              "environment tells.")  # fmt: skip
+@click.option("--scheduler", metavar="ADDRESS|FILE", help="With --engine dask: address of the scheduler, or its file.")
 @click.option("--shard", metavar="I/N", help="With --engine shard: this task's place, where no environment tells it.")
 @click.option("--state", metavar="URL", help="With --engine shard: bucket or folder for what all tasks know.")
 @click.option("--name", help="Of the run, in logs; default: made from what is run.")
@@ -88,15 +91,14 @@ def run(context: click.Context, /, **options: Any) -> None:
     """
     from coverslip.pipeline.engine import Limits
     from coverslip.pipeline.progress import make_reporter
-    from coverslip.pipeline.run import RunSetup, run_local, run_shard
+    from coverslip.pipeline.run import RunSetup, run_dask, run_local, run_shard
 
-    if options["manifest"].lower().endswith(".toml"):
-        options = _with_run_file(context, options)
+    options = settle_options(context, options)
     if options["work"] is None:
         raise UsageError("--work: wanted a folder for the run")
-    stages = _parse_stages(options)
+    stages = stages_of(options)
     place = _shard_place(options)
-    slides = _read_slides(options)
+    slides = read_slides(options)
     plan = _plan(options, stages, sharded=place is not None)
     name = options["name"] or _run_name(options, slides)
     reporter = make_reporter(
@@ -106,8 +108,12 @@ def run(context: click.Context, /, **options: Any) -> None:
         (lambda slide: f"slide {slide.number}") if place else (lambda slide: slide.name),
     )
     limits = Limits(options["attempts"], options["max_failures"], _parse_retry(options["retry"]))
-    setup = RunSetup(plan, name, _estimator(options), limits, reporter, _stop_on_signals())
-    if place is None:
+    setup = RunSetup(plan, name, estimator_of(options), limits, reporter, _stop_on_signals())
+    if options["engine"] == "dask":
+        scratch = options["scratch_limit"]
+        limit = parse_size("--scratch-limit", scratch) if scratch else None
+        outcome = run_dask(setup, slides, options["scheduler"], limit)
+    elif place is None:
         outcome = run_local(setup, slides)
     else:
         assert plan.open_state is not None
@@ -116,6 +122,19 @@ def run(context: click.Context, /, **options: Any) -> None:
     click.echo(json.dumps(_as_json(outcome)) if options["as_json"] else _text(outcome, options["work"], place))
     if outcome.exit_code:
         raise click.exceptions.Exit(outcome.exit_code)
+
+
+def settle_options(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options with those of a run file, and paths that mean the same everywhere.
+
+    Raises
+    ------
+    UsageError
+        If a run file cannot be read, or names an option that there is not.
+    """
+    if options["manifest"].lower().endswith(".toml"):
+        options = _with_run_file(context, options)
+    return _with_absolute_paths(context, options)
 
 
 def _stop_on_signals() -> Stop:
@@ -170,6 +189,20 @@ def _with_run_file(context: click.Context, options: dict[str, Any]) -> dict[str,
     return merged
 
 
+def _with_absolute_paths(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options with paths that mean the same in every process and by every engine."""
+    merged = dict(options)
+    for parameter in context.command.params:
+        value = options.get(parameter.name or "")
+        is_path = isinstance(parameter.type, click.Path) or parameter.name in (*_PATHS, "map_name", "pairs")
+        # Tasks on many machines agree on a catalog by its name alone.
+        if not value or not is_path or (parameter.name == "catalog" and options["engine"] == "shard"):
+            continue
+        given = list(value) if isinstance(value, tuple) else value
+        merged[parameter.name or ""] = parameter.type_cast_value(context, _beside(parameter, given, Path.cwd()))
+    return merged
+
+
 def _spelling(parameter: click.Parameter) -> str:
     longest = max(parameter.opts, key=len)
     return longest.lstrip("-")
@@ -195,7 +228,8 @@ def _beside(parameter: click.Parameter, value: Any, folder: Path) -> Any:
     return str(folder / str(value))
 
 
-def _parse_stages(options: Mapping[str, Any]) -> tuple[Stage, ...]:
+def stages_of(options: Mapping[str, Any]) -> tuple[Stage, ...]:
+    """Return what is done with each slide."""
     from coverslip.pipeline.ledger import Stage
     from coverslip.pipeline.run_plan import CHOOSABLE_STAGES, parse_stages
 
@@ -226,6 +260,10 @@ def _parse_retry(text: str | None) -> str | None:
 def _shard_place(options: Mapping[str, Any]) -> ShardPlace | None:
     from coverslip.pipeline.shards import parse_shard, shard_of_environment
 
+    if (options["engine"] == "dask") != bool(options["scheduler"]):
+        raise UsageError("--engine dask and --scheduler: wanted both, or none of them")
+    if options["engine"] == "dask":
+        _require_dask()
     if options["engine"] != "shard":
         if options["shard"] or options["state"]:
             raise UsageError("--shard and --state: wanted with --engine shard")
@@ -235,7 +273,14 @@ def _shard_place(options: Mapping[str, Any]) -> ShardPlace | None:
     return parse_shard(options["shard"]) if options["shard"] else shard_of_environment(os.environ)
 
 
-def _read_slides(options: Mapping[str, Any]) -> list[Slide]:
+def _require_dask() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("distributed") is None:
+        raise MissingDependencyError("--engine dask needs distributed: pip install 'coverslip[dask]'")
+
+
+def read_slides(options: Mapping[str, Any]) -> list[Slide]:
     """Return the slides of the manifest, folder or bucket.
 
     Raises
@@ -350,8 +395,9 @@ def _object_store(store: Any) -> Any:
     return store
 
 
-def _estimator(options: Mapping[str, Any]) -> Estimator:
-    from coverslip.pipeline.budget import Budget, Estimator, available_memory, free_disk
+def estimator_of(options: Mapping[str, Any]) -> Estimator:
+    """Return what says what slides need, within the limits of the options or what is free here."""
+    from coverslip.pipeline.budget import Budget, Estimator, available_memory, free_disk, output_ratio_of
 
     memory, scratch = options["memory_limit"], options["scratch_limit"]
     budget = Budget(
@@ -360,7 +406,7 @@ def _estimator(options: Mapping[str, Any]) -> Estimator:
         parse_size("--scratch-limit", scratch) if scratch else free_disk(options["work"]),
     )
     frames = parse_size("--memory", options["memory"]) if options["memory"] else 64 << 20
-    return Estimator(budget, frames)
+    return Estimator(budget, frames, output_ratio=output_ratio_of(options["codec"]))
 
 
 def _run_name(options: Mapping[str, Any], slides: Sequence[Slide]) -> str:

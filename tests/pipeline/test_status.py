@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 from click.testing import CliRunner, Result
-from tests.pipeline.conftest import Collection, Done, coverslip
+from tests.pipeline.conftest import ENVIRONMENT, Collection, Done, coverslip
 
 from coverslip.cli import cli
 from coverslip.errors import UsageError
@@ -41,6 +46,20 @@ def test_status_for_people_names_rows_and_reasons(mixed_done: tuple[Collection, 
     HTMLParser().feed(text)
     assert "CorruptSourceError" in text
     assert "cut-off" not in text + result.output
+
+
+def test_watching_ends_when_the_run_is_over(mixed_done: tuple[Collection, Done]) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "coverslip", "status", str(mixed_done[0].work), "--watch"]
+    with subprocess.Popen(command, stdout=theirs, env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "120"}) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the end of a terminal, on Linux
+            while data := os.read(ours, 1 << 16):
+                shown += data
+        os.close(ours)
+    assert process.returncode == 0
+    assert b"3 of 5 slides done, 2 failed" in shown
 
 
 def test_place_without_a_run_is_told(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from coverslip.pipeline.worker_pool import Lost, WorkerPool
 
 MIB = 1 << 20
 GIB = 1 << 30
+ROOM = Budget(1, GIB, GIB)
 
 
 @contextmanager
@@ -50,7 +51,7 @@ def told_by(pool: WorkerPool, until: Callable[[Any], bool]) -> list[Any]:
 
 
 def test_worker_that_is_killed_is_told_and_replaced() -> None:
-    pool = WorkerPool(echo, None, 1)
+    pool = WorkerPool(echo, None, 1, ROOM)
     try:
         first = pool.idle()
         assert first is not None
@@ -69,7 +70,7 @@ def test_worker_that_is_killed_is_told_and_replaced() -> None:
 
 
 def test_pool_that_is_stopped_leaves_no_process() -> None:
-    pool = WorkerPool(echo, None, 1)
+    pool = WorkerPool(echo, None, 1, ROOM)
     worker = pool.idle()
     assert worker is not None
     worker.submit("slide")
@@ -80,7 +81,7 @@ def test_pool_that_is_stopped_leaves_no_process() -> None:
 
 
 def test_worker_may_be_retired_by_whoever_is_told() -> None:
-    pool = WorkerPool(echo, None, 1)
+    pool = WorkerPool(echo, None, 1, ROOM)
     try:
         worker = pool.idle()
         assert worker is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -23,6 +23,7 @@ from coverslip.converter.series_plan import (
 )
 from coverslip.converter.source_digest import DigestAhead, FileIdentity, digest_files, file_identity
 from coverslip.converter.sources import open_slide
+from coverslip.converter.sources.byte_ranges import digest_ranges
 from coverslip.converter.staging import io_errors, publish_folder, remove_abandoned_work, staged_folder
 from coverslip.converter.validation import leave_quarantine, quarantine, summarize, validate_conversion
 from coverslip.errors import CorruptSourceError, SourceError, StoreError, ValidationFailedError
@@ -33,6 +34,7 @@ from coverslip.tiler.run_ahead import RunAhead
 if TYPE_CHECKING:
     from coverslip.converter.instance_writer import InstanceWriter
     from coverslip.converter.sources.base import SlideSource
+    from coverslip.converter.sources.byte_ranges import ByteRanges
 
 __all__ = ["convert_slide", "plan_conversion"]
 
@@ -64,15 +66,20 @@ def convert_slide(
         Nothing is left behind under a final name; a series that fails its validation is in quarantine.
     """
     clock = _Clock()
-    with io_errors(SourceError, "slide cannot be read"), open_slide(request.path) as source, ExitStack() as work:
-        ahead = ahead or work.enter_context(DigestAhead(source.files[0]))
-        before = _fingerprint(source)
+    with (
+        io_errors(SourceError, "slide cannot be read"),
+        open_slide(request.path, ranges=request.ranges) as source,
+        ExitStack() as work,
+    ):
+        if request.ranges is None:
+            ahead = ahead or work.enter_context(DigestAhead(source.files[0]))
+        before = _fingerprint(source, request.ranges)
         pixels = plan_pixels(source, request)
         progress = _Progress(sum(plan.work_pixels() for plan in pixels), on_pixels)
         clock.lap("open")
         # Frames depend on no name, so they are made while the digest, which names everything, is still computed.
         first = work.enter_context(_Pass(pixels[0], request, progress))
-        digest = _digest_while_loading(source.files, ahead)
+        digest = _digest_while_loading(source, request.ranges, ahead)
         clock.lap("digest")
         plans = [plan_series(source, each, request, digest) for each in pixels]
         series = []
@@ -87,15 +94,16 @@ def convert_slide(
                     try:
                         result = _write_series(staged, plan, request, frames)
                     except CorruptSourceError:
-                        _require_unchanged(source, before)  # the better explanation
+                        _require_unchanged(source, request, before)  # the better explanation
                         raise
-                    _require_unchanged(source, before)
+                    _require_unchanged(source, request, before)
                     clock.lap("write")
                     report = validate_conversion(staged, plan, request, source)
                     if report is not None:
                         clock.lap("validate")
                         result = replace(result, validation=summarize(report, request.validate))
-                    write_result_file(staged, result, source_as_json(source, digest), clock.laps)
+                    told = source_as_json(source, digest, None if request.ranges is None else request.ranges.size)
+                    write_result_file(staged, result, told, clock.laps)
                     if report is not None and not report.passed:
                         raise quarantine(staged, request.output, report)
                     leave_quarantine(request.output, result)
@@ -107,8 +115,8 @@ def convert_slide(
 
 def plan_conversion(request: ConversionRequest, *, ahead: DigestAhead | None = None) -> ConversionResult:
     """Say what `convert_slide` would write, without writing anything."""
-    with io_errors(SourceError, "slide cannot be read"), open_slide(request.path) as source:
-        digest = digest_files(source.files, ahead)
+    with io_errors(SourceError, "slide cannot be read"), open_slide(request.path, ranges=request.ranges) as source:
+        digest = _digest(source, request.ranges, ahead)
         plans = [plan_series(source, each, request, digest) for each in plan_pixels(source, request)]
         series = tuple(plan.result([instance.result() for instance in plan.instances]) for plan in plans)
         return ConversionResult(source.format_name, digest, series)
@@ -219,22 +227,34 @@ class _Progress:
             self._on_pixels(min(self._done, self._total), self._total)
 
 
-def _digest_while_loading(paths: Sequence[Path], ahead: DigestAhead) -> str:
+def _digest(source: SlideSource, ranges: ByteRanges | None, ahead: DigestAhead | None) -> str:
+    """Return the SHA-256 of the slide."""
+    if ranges is not None:
+        return digest_ranges(ranges).hexdigest()
+    return digest_files(source.files, ahead)
+
+
+def _digest_while_loading(source: SlideSource, ranges: ByteRanges | None, ahead: DigestAhead | None) -> str:
     """Return the slide's SHA-256; pydicom, which takes longer to load, is loaded meanwhile."""
     with ThreadPoolExecutor(1) as executor:
-        digest = executor.submit(digest_files, paths, ahead)
+        digest = executor.submit(_digest, source, ranges, ahead)
         import coverslip.converter.headers  # noqa: F401
 
         return digest.result()
 
 
-def _fingerprint(source: SlideSource) -> list[FileIdentity]:
+def _fingerprint(source: SlideSource, ranges: ByteRanges | None) -> list[FileIdentity | tuple[int, str]]:
+    """Return what changes when a file is written to or replaced, its size first."""
+    if ranges is not None:
+        return [(ranges.size, ranges.mark())]
     try:
         return [file_identity(path.stat()) for path in source.files]
     except OSError as error:
         raise SourceError(f"the slide's files can no longer be read: {error.strerror}") from error
 
 
-def _require_unchanged(source: SlideSource, before: list[FileIdentity]) -> None:
-    if _fingerprint(source) != before:
+def _require_unchanged(
+    source: SlideSource, request: ConversionRequest, before: list[FileIdentity | tuple[int, str]]
+) -> None:
+    if _fingerprint(source, request.ranges) != before:
         raise SourceError("the slide was changed while it was being converted, expected a file at rest")

@@ -16,6 +16,7 @@ from coverslip.tiler.pyramid import PyramidOptions
 from coverslip.validators.report import Finding, Severity
 
 if TYPE_CHECKING:
+    from coverslip.converter.sources.byte_ranges import ByteRanges
     from coverslip.metadata_maps.evaluate import AttributeTree, MappedSlide
 
 __all__ = [
@@ -73,6 +74,8 @@ class ConversionRequest:
         The series that this one corrects: told in `conversion.json` and nowhere else.
     validate : str
         ``fast``, ``thorough`` or ``off``: how the series is validated before it is delivered.
+    ranges : ByteRanges, optional
+        What the slide is read through where it is not a file of this machine; `path` is its name then.
     """
 
     path: Path
@@ -95,6 +98,7 @@ class ConversionRequest:
     region: int | None = None
     blank_bad_tiles: bool = False
     validate: Literal["fast", "thorough", "off"] = "fast"
+    ranges: ByteRanges | None = None
 
     def identity_attributes(self) -> dict[str, str]:
         """Return the texts that say who and what the slide belongs to: the map's, and the user's before them."""

@@ -43,13 +43,19 @@ def _instance_as_json(instance: InstanceResult) -> dict[str, Any]:
     return {**asdict(instance), "instance_uuid": uuid}
 
 
-def source_as_json(source: SlideSource, digest: str) -> dict[str, Any]:
-    """Return what may be told of a slide: neither its name nor any text from its file."""
+def source_as_json(source: SlideSource, digest: str, size_bytes: int | None = None) -> dict[str, Any]:
+    """Return what may be told of a slide: neither its name nor any text from its file.
+
+    Parameters
+    ----------
+    size_bytes : int, optional
+        Where its files are not here to be asked.
+    """
     return {
         "format": source.format_name,
         "sha256": digest,
         "files": len(source.files),
-        "bytes": sum(path.stat().st_size for path in source.files),
+        "bytes": sum(path.stat().st_size for path in source.files) if size_bytes is None else size_bytes,
     }
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from coverslip.errors import StoreError
 from coverslip.pipeline.fetch import is_remote
+from coverslip.pipeline.in_place import CACHE_BYTES, may_be_in_place
 from coverslip.pipeline.manifest import Slide
 
-__all__ = ["Budget", "Estimator", "Need", "available_memory", "free_disk"]
+__all__ = ["Budget", "Estimator", "Need", "available_memory", "free_disk", "output_ratio_of"]
 
 _MIB = 1 << 20
 _PROCESS_BYTES = 230 * _MIB
@@ -58,6 +59,8 @@ class Need:
     threads: int
     memory_bytes: int
     scratch_bytes: int
+    in_place: bool = False
+    """Whether it is read where it lies, because source and output together do not fit."""
 
 
 class Estimator:
@@ -69,15 +72,13 @@ class Estimator:
     frames_bytes : int
         What one conversion may hold of frames.
     output_ratio : float
-        Bytes written for a byte read.
-    keeps_output : bool
-        Whether series stay on the disk of the run, and so are no scratch.
+        Bytes written for a byte read; see `output_ratio_of`.
     """
 
     def __init__(self, budget: Budget, frames_bytes: int, *, output_ratio: float = _OUTPUT_RATIO) -> None:
         self.budget = budget
         self._frames_bytes = frames_bytes
-        self._output_ratio = output_ratio
+        self.output_ratio = output_ratio
         self._scale = 1.0
 
     def need_of(self, slide: Slide) -> Need:
@@ -85,8 +86,11 @@ class Estimator:
         size = _UNKNOWN_BYTES if slide.size_bytes is None else slide.size_bytes
         threads = min(self.budget.threads, 1 if size < _SMALL_BYTES else max(2, 1 + size // (512 * _MIB)), 16)
         memory = _PROCESS_BYTES + min(self._frames_bytes, 2 * size) + threads * _THREAD_BYTES + int(_SIZE_SHARE * size)
-        scratch = ((size if is_remote(slide) else 0) + self._output_ratio * size) * _MARGIN
-        return Need(threads, int(memory * self._scale), int(scratch))
+        output = int(self.output_ratio * size * _MARGIN)
+        source = int(size * _MARGIN) if is_remote(slide) else 0
+        in_place = source + output > self.budget.scratch_bytes and may_be_in_place(slide)
+        memory += CACHE_BYTES if in_place else 0
+        return Need(threads, int(memory * self._scale), output + (0 if in_place else source), in_place)
 
     def learn(self, need: Need, peak_bytes: int) -> None:
         """Note what a slide took; a process that took more than expected makes all later ones expected to."""
@@ -104,9 +108,22 @@ class Estimator:
         most, number = max(needs, default=(0, 0))
         if most > self.budget.scratch_bytes:
             raise StoreError(
-                f"slide {number} of the manifest needs {most / 1e9:.2f} GB of scratch (source, output and a tenth), "
-                f"{self.budget.scratch_bytes / 1e9:.2f} GB are there"
+                f"slide {number} of the manifest needs {most / 1e6:,.1f} MB of scratch (source, output and a tenth), "
+                f"{self.budget.scratch_bytes / 1e6:,.1f} MB are there"
             )
+
+
+def output_ratio_of(codec: str | None) -> float:
+    """Return how many bytes are written for a byte read at the most, by the codec that all frames are encoded with.
+
+    Slides are stored at about a tenth of their pixels' bytes; levels that lack add a third.
+    """
+    name = (codec or "").lower()
+    if name == "none":
+        return 14.0
+    if name in ("jpeg2000", "htj2k", "jpegls") or name.endswith(":lossless"):
+        return 7.0
+    return _OUTPUT_RATIO
 
 
 def available_memory() -> int:

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from coverslip import __version__
 from coverslip.errors import CoverslipError, StoreError
-from coverslip.pipeline.budget import Estimator, Need
-from coverslip.pipeline.catalog_parts import MergeEnded, merge_parts, part_is_whole
+from coverslip.pipeline.budget import Budget, Estimator, Need
+from coverslip.pipeline.catalog_parts import MergeEnded, part_is_whole
 from coverslip.pipeline.failures import Problem, WorkerLost
-from coverslip.pipeline.fetch import is_remote
 from coverslip.pipeline.journal import Journal, Standing, read_standings
 from coverslip.pipeline.ledger import Record, Stage, State, Task
 from coverslip.pipeline.manifest import Slide
 from coverslip.pipeline.run_plan import RunPlan, recipe_of, request_for
-from coverslip.pipeline.slide_job import SlideEnded, SlideEvent, SlideJob, StageEnded, StageStarted, Workshop, run_slide
-from coverslip.pipeline.worker_pool import Lost, Serve, Worker, WorkerPool
+from coverslip.pipeline.serving import MergeJob, local_pool
+from coverslip.pipeline.slide_job import SlideEnded, SlideEvent, SlideJob, StageEnded, StageStarted
+from coverslip.pipeline.worker_pool import Lost, Place, Pool
 
 if TYPE_CHECKING:
     from coverslip.converter.request import ConversionRequest
     from coverslip.pipeline.progress import Reporter
 
-__all__ = ["WORKERS_LOCK", "Engine", "Limits", "RunOutcome", "Stop"]
+__all__ = ["EXCLUSIVE", "Engine", "Limits", "RunOutcome", "Stop"]
+
+EXCLUSIVE = 1 << 16
+"""Threads of a slide beside which no other is begun."""
 
 _MERGE_AT = 256
 """Slides whose rows are merged at once."""
@@ -48,11 +47,6 @@ _SUSPECT_AFTER = 3
 
 _OVERTAKEN_MOST = 32
 """Smaller slides that may go before one that does not fit beside them."""
-
-SWITCH_INTERVAL_S = 0.0005
-"""Threads that need Python for some microseconds between decoding and encoding shall not wait 5 ms for it."""
-
-WORKERS_LOCK = "workers.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,43 +105,8 @@ class RunOutcome:
     exit_code: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _MergeJob:
-    parts: Path
-    keys: tuple[str, ...]
-    catalog: str
-
-
-@contextmanager
-def _serve_jobs(plan: RunPlan) -> Iterator[Serve]:
-    """Give what does the jobs of a run in a worker process."""
-    # Read when numpy is loaded: its linear algebra, which nothing here uses, would start threads that spin for a while.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    with _counted_worker(plan.work), Workshop(plan) as shop:
-
-        def serve(job: Any, tell: Callable[[Any], None]) -> None:
-            if isinstance(job, _MergeJob):
-                tell(merge_parts(job.parts, job.keys, job.catalog, plan.open_state))
-            else:
-                run_slide(job, shop, tell)
-
-        yield serve
-
-
-@contextmanager
-def _counted_worker(work: Path) -> Iterator[None]:
-    """Hold a lock as long as this process lives, so that a later run can wait for it."""
-    lock = os.open(work / WORKERS_LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        yield
-    finally:
-        os.close(lock)
-
-
 class Engine:
-    """One run over slides on this machine.
+    """One run over slides, which are worked on by this machine or by others.
 
     Parameters
     ----------
@@ -157,6 +116,8 @@ class Engine:
     limits : Limits
     reporter : Reporter
     stop : Stop
+    make_pool : callable
+        Called with plan, budget, slides and the number of those that are to be done: gives what works on them.
     """
 
     def __init__(
@@ -168,17 +129,19 @@ class Engine:
         reporter: Reporter,
         *,
         stop: Stop | None = None,
+        make_pool: Callable[[RunPlan, Budget, Sequence[Slide], int], Pool] = local_pool,
     ) -> None:
         self._plan = plan
+        self._make_pool = make_pool
         self._journal = journal
         self._estimator = estimator
         self._limits = limits
         self._reporter = reporter
-        self._stop = stop or Stop()
+        self._stop = Stop() if stop is None else stop  # one that is not set is false
         self._standings: dict[str, Standing] = {}
         self._pending: deque[str] = deque()
         self._alone: deque[str] = deque()
-        self._running: dict[str, tuple[Worker, Need]] = {}
+        self._running: dict[str, tuple[Place, Need]] = {}
         self._unmerged: set[str] = set()
         self._attempts: dict[str, int] = {}
         self._kept_bytes = 0
@@ -193,13 +156,11 @@ class Engine:
         self._outcome.slides = len(slides)
         self._standings = read_standings(self._plan, slides, self._journal)
         self._sort_slides()
-        # A slide that is fetched or sent waits for the network, and leaves its core to another.
-        waits = self._plan.delivers or any(map(is_remote, slides))
-        most = self._estimator.budget.threads + waits
-        self._pool = WorkerPool(_serve_jobs, self._plan, max(1, min(most, len(self._pending) + len(self._alone) or 1)))
+        jobs = len(self._pending) + len(self._alone)
+        self._pool = self._make_pool(self._plan, self._estimator.budget, slides, jobs)
         self._reporter.begin(self._outcome, self._standings.values())
         try:
-            self._loop(most)
+            self._loop()
             for worker, message in self._pool.wait(0):  # what ended while the run was being stopped
                 self._take(worker, message)
         finally:
@@ -208,10 +169,10 @@ class Engine:
             self._write(checkpoint=True)
         return self._conclude()
 
-    def _loop(self, most_threads: int) -> None:
+    def _loop(self) -> None:
         while not self._stop:
             if not self._too_many_failures:
-                self._dispatch(most_threads)
+                self._dispatch()
             if not self._pool.busy and not (self._unmerged and self._merge()):
                 break
             for worker, message in self._pool.wait():
@@ -269,35 +230,44 @@ class Engine:
         output = self._plan.output_of(standing.slide)
         return all((output / name / "conversion.json").is_file() for name in (record.location or "").split())
 
-    def _dispatch(self, most_threads: int) -> None:
+    def _dispatch(self) -> None:
         """Give work to idle workers as far as the budget reaches."""
-        if self._running and any(need.threads >= _EXCLUSIVE for _, need in self._running.values()):
+        spreads = self._pool.spreads
+        if not spreads and any(need.threads >= EXCLUSIVE for _, need in self._running.values()):
             return
-        while key := self._next_fitting(most_threads):
+        if self._merge_is_due() and not (self._memory_fits_merge() and self._merge()):
+            return  # room for it comes as slides end; else it would wait for the last of them
+        while key := self._next_fitting():
             worker = self._pool.idle()
             if worker is None:
                 self._pending.appendleft(key)
                 return
             self._start(worker, key, self._estimator.need_of(self._standings[key].slide))
-        if not self._pending and not self._running and self._alone:
+        if not self._pending and self._alone and (spreads or not self._running):
             worker = self._pool.idle()
             if worker is not None:
                 key = self._alone.popleft()
                 need = self._estimator.need_of(self._standings[key].slide)
-                self._start(worker, key, replace(need, threads=_EXCLUSIVE))
-        if self._running and self._memory_taken() + _MERGE_BYTES > self._estimator.budget.memory_bytes:
-            return
+                self._start(worker, key, replace(need, threads=EXCLUSIVE))
+
+    def _merge_is_due(self) -> bool:
+        if not self._unmerged or self._is_merging:
+            return False
         late = time.monotonic() - self._merged_at > _MERGE_AFTER_S
-        if self._unmerged and (late or self._plan.open_state is not None or len(self._unmerged) >= _MERGE_AT):
-            self._merge()
+        return late or self._plan.open_state is not None or len(self._unmerged) >= _MERGE_AT
+
+    def _memory_fits_merge(self) -> bool:
+        if self._plan.open_state is not None or not self._running:
+            return True
+        return self._memory_taken() + _MERGE_BYTES <= self._pool.room().memory_bytes
 
     def _memory_taken(self) -> int:
         """Return what slides under way are expected to take, or more if their processes have more."""
         return max(sum(need.memory_bytes for _, need in self._running.values()), self._pool.resident_bytes())
 
-    def _next_fitting(self, most_threads: int) -> str | None:
+    def _next_fitting(self) -> str | None:
         """Take the first slide that fits beside those that are worked on."""
-        budget = self._estimator.budget
+        budget = self._pool.room()
         threads = sum(need.threads for _, need in self._running.values())
         memory = self._memory_taken() + (_MERGE_BYTES if self._is_merging else 0)
         scratch = sum(need.scratch_bytes for _, need in self._running.values()) + self._kept_bytes
@@ -309,11 +279,11 @@ class Engine:
             if not self._running and not fits_disk:
                 del self._pending[index]
                 self._give_up_for_disk(key, need)
-                return self._next_fitting(most_threads)
+                return self._next_fitting()
             # One slide alone is begun whatever it needs of cores and memory: it cannot be made to need less.
             if not self._running or (
                 fits_disk
-                and threads + need.threads <= most_threads
+                and threads + need.threads <= budget.threads
                 and memory + need.memory_bytes <= budget.memory_bytes
             ):
                 self._overtaken = self._overtaken + 1 if index else 0
@@ -324,28 +294,27 @@ class Engine:
         return None
 
     def _give_up_for_disk(self, key: str, need: Need) -> None:
-        left = self._estimator.budget.scratch_bytes - self._kept_bytes
-        message = f"needs {need.scratch_bytes / 1e9:.2f} GB of scratch, {max(0, left) / 1e9:.2f} GB are left"
+        left = self._pool.room().scratch_bytes - self._kept_bytes
+        message = f"needs {need.scratch_bytes / 1e6:,.1f} MB of scratch, {max(0, left) / 1e6:,.1f} MB are left"
         problem = Problem(StoreError.__name__, message, exit_code=StoreError.exit_code)
         self._fail(self._standings[key], self._plan.steps[0], "", problem)
 
-    def _start(self, worker: Worker, key: str, need: Need) -> None:
+    def _start(self, worker: Place, key: str, need: Need) -> None:
         standing = self._standings[key]
         converted = standing.record(self._plan, Stage.CONVERT)
         recipe = converted.task.parent if converted is not None else ""
         threads = min(need.threads, self._estimator.budget.threads)
         location = converted.location or "" if converted is not None and converted.state is State.DONE else ""
-        job = SlideJob(
-            standing.slide, threads, tuple(location.split()), recipe, standing.done_steps(self._plan, recipe)
-        )
+        done = standing.done_steps(self._plan, recipe)
+        job = SlideJob(standing.slide, threads, tuple(location.split()), recipe, done, need.in_place)
         self._attempts[key] = self._attempts.get(key, 0) + 1
         self._running[key] = worker, need
-        worker.submit(job)
+        worker.submit(job, need)
         self._reporter.started(standing.slide, self._attempts[key])
 
     @property
     def _is_merging(self) -> bool:
-        return any(isinstance(worker.job, _MergeJob) for worker in self._pool.workers)
+        return any(isinstance(worker.job, MergeJob) for worker in self._pool.workers)
 
     def _merge(self) -> bool:
         """Have the rows of slides merged into the catalog, by a worker that is idle."""
@@ -355,10 +324,10 @@ class Engine:
         if worker is None:
             return False
         self._merged_at = time.monotonic()
-        worker.submit(_MergeJob(self._plan.parts_folder, tuple(sorted(self._unmerged)), self._plan.catalog))
+        worker.submit(MergeJob(self._plan.parts_folder, tuple(sorted(self._unmerged)), self._plan.catalog))
         return True
 
-    def _take(self, worker: Worker, message: SlideEvent | MergeEnded | Lost) -> None:
+    def _take(self, worker: Place, message: SlideEvent | MergeEnded | Lost) -> None:
         match message:
             case StageStarted():
                 self._stage_started(message)
@@ -440,10 +409,10 @@ class Engine:
             self._stage_ended(StageEnded(key, Stage.INDEX, recipe, round(event.seconds / len(keys), 4)))
             self._done(standing, 0.0)
 
-    def _worker_lost(self, worker: Worker, lost: Lost) -> None:
+    def _worker_lost(self, worker: Place, lost: Lost) -> None:
         job = worker.job
         problem = Problem(WorkerLost, str(lost), retryable=True)
-        if isinstance(job, _MergeJob):
+        if isinstance(job, MergeJob):
             self._merge_ended(job.keys, MergeEnded(problem=problem))
         elif job is not None:
             key = job.slide.key
@@ -524,10 +493,6 @@ class Engine:
             outcome.exit_code = 1
         self._reporter.end(outcome)
         return outcome
-
-
-_EXCLUSIVE = 1 << 16
-"""Threads of a slide beside which no other is begun."""
 
 
 def _recipe(slide: Slide, make_request: Callable[[Path], ConversionRequest]) -> str:

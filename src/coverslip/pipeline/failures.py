@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from coverslip.errors import (
     StoreError,
 )
 
-__all__ = ["Problem", "StageFailedError", "WorkerLost"]
+__all__ = ["Problem", "StageFailedError", "WorkerLost", "leave_out_names"]
 
 _LONGEST = 500
 WorkerLost = "WorkerLost"
@@ -46,14 +47,12 @@ class Problem:
         Parameters
         ----------
         names : mapping
-            What to say in place of texts that may identify.
+            What to say in place of names and paths that may identify; see `leave_out_names`.
         """
         if isinstance(error, StageFailedError):
             return error.problem
         if isinstance(error, CoverslipError):
-            message = str(error)
-            for name in sorted(names, key=len, reverse=True):
-                message = message.replace(name, names[name])
+            message = leave_out_names(str(error), names)
             final = isinstance(error, RejectedError | ConflictError)
             retryable = isinstance(error, StoreError | CatalogError) and not final
             return cls(type(error).__name__, " ".join(message.split())[:_LONGEST], retryable, error.exit_code)
@@ -70,3 +69,23 @@ class StageFailedError(CoverslipError):
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         super().__init__(problem.message)
+
+
+def leave_out_names(message: str, names: Mapping[str, str]) -> str:
+    """Return a message with other words in place of names, where these stand as a whole.
+
+    A name may be a word: of ``text.svs`` the name without its ending is "text", and "looks like a text file" is about
+    no name. Such a one is one only in quotes.
+    """
+    for name in sorted(names, key=len, reverse=True):
+        whole = re.escape(name)
+        if _reads_as_word(name):
+            message = re.sub(rf"(?P<quote>['\"]){whole}(?P=quote)", names[name], message)
+        else:
+            # A path may go on to what lies below it, and a sentence end behind a name.
+            message = re.sub(rf"(?<![\w.-]){whole}(?![\w-]|\.\w)", names[name], message)
+    return message
+
+
+def _reads_as_word(name: str) -> bool:
+    return not re.search(r"[/\\._]|\d", name) or name.isdecimal()

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from coverslip.errors import SourceError, StoreError, UsageError
+from coverslip.pipeline.in_place import CachedRanges
 from coverslip.pipeline.manifest import Checksums, Slide, is_url
-from coverslip.stores.base import ObjectStore
+from coverslip.stores.base import ObjectStore, StoredInstance
 from coverslip.stores.options import StoreOptions
 from coverslip.stores.registry import open_store
 from coverslip.stores.retrying import Retrier, parse_retry_after
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Fetcher", "check_file", "is_remote"]
 
 _CHUNK_BYTES = 1 << 20
+_STREAM_BYTES = 8 << 20
 _REDIRECTS = 5
 _ADVICE = "a slide's URL is https://, gs:// or s3://"
 
@@ -82,6 +84,66 @@ class Fetcher:
             self._fetch_companion(companion, beside, folder, path, tell)
         return path
 
+    def open_ranges(self, slide: Slide) -> CachedRanges:
+        """Return a slide's bytes where they lie, once they are as the manifest states; nothing is written here.
+
+        Raises
+        ------
+        SourceError
+            If it is not there or has other bytes than stated.
+        StoreError
+            If its store or server does not give parts of it.
+        """
+        scheme = slide.location.partition("://")[0].lower()
+        ranges = (
+            self._ranges_of_object(slide.location) if scheme in ("gs", "s3") else self._ranges_of_url(slide.location)
+        )
+        stated = slide.checksums.stated()
+        digests = {name: _digest(name) for name in stated}
+        if digests:
+            for offset in range(0, ranges.size, _STREAM_BYTES):
+                data = ranges.stream(offset, min(_STREAM_BYTES, ranges.size - offset))
+                for digest in digests.values():
+                    digest.update(data)
+        _require_stated(stated, digests)
+        return ranges
+
+    def _ranges_of_object(self, location: str) -> CachedRanges:
+        store, stored = self._find(location)
+        return CachedRanges(
+            stored.size_bytes or 0,
+            lambda offset, size: Retrier(self.options.retry).run(lambda: store.read_range(stored, offset, size)),
+            lambda: _mark_of_object(self._find(location)[1]),
+        )
+
+    def _ranges_of_url(self, url: str) -> CachedRanges:
+        mark, size = self._ask(url)
+
+        def fetch(offset: int, length: int) -> bytes:
+            headers = {"Range": f"bytes={offset}-{offset + length - 1}"} | ({"If-Match": mark} if mark else {})
+
+            def attempt() -> bytes:
+                with self._answer(url, headers) as response:
+                    if response.status_code != 206:
+                        raise StoreError("the slide's server gives no parts of it: wanted one that answers to Range")
+                    return b"".join(_iter_body(response))
+
+            return Retrier(self.options.retry).run(attempt)
+
+        return CachedRanges(size, fetch, lambda: self._ask(url)[0])
+
+    def _ask(self, url: str) -> tuple[str, int]:
+        """Return what tells this version of a file from others, and its size."""
+
+        def attempt() -> tuple[str, int]:
+            with self._answer(url, {"Range": "bytes=0-0"}) as response:
+                size = str(response.headers.get("Content-Range") or "").rpartition("/")[2]
+                if response.status_code != 206 or not size.isdigit():
+                    raise StoreError("the slide's server gives no parts of it: wanted one that answers to Range")
+                return _mark_of(response), int(size)
+
+        return Retrier(self.options.retry).run(attempt)
+
     def close(self) -> None:
         """Let go of connections."""
         for store in self._stores.values():
@@ -112,17 +174,21 @@ class Fetcher:
         path.parent.mkdir(parents=True, exist_ok=True)
         scheme = location.partition("://")[0].lower()
         if scheme in ("gs", "s3"):
-            base = location.rpartition("/")[0]
-            store, name = self._store(base), location.removeprefix(f"{base}/")
-            stored = next((each for each in store.iter_objects(name) if each.location == location), None)
-            if stored is None:
-                raise SourceError("is not in its bucket")
+            store, stored = self._find(location)
             Retrier(self.options.retry).run(lambda: store.download(stored, path))
             tell(path.stat().st_size)
         elif scheme in ("http", "https"):
             self._download_http(location, path, tell)
         else:
             raise UsageError(f"{scheme}:// is not fetched from: {_ADVICE}")
+
+    def _find(self, location: str) -> tuple[ObjectStore, StoredInstance]:
+        base = location.rpartition("/")[0]
+        store, name = self._store(base), location.removeprefix(f"{base}/")
+        stored = next((each for each in store.iter_objects(name) if each.location == location), None)
+        if stored is None:
+            raise SourceError("is not in its bucket")
+        return store, stored
 
     def _store(self, base: str) -> ObjectStore:
         if base not in self._stores:
@@ -215,6 +281,10 @@ def check_file(path: Path, checksums: Checksums) -> None:
                     digest.update(chunk)
     except OSError as error:
         raise SourceError(f"cannot be read: {error.strerror}") from None
+    _require_stated(stated, digests)
+
+
+def _require_stated(stated: Mapping[str, str], digests: Mapping[str, hashlib._Hash | _Crc32c]) -> None:
     for name, wanted in stated.items():
         if (found := digests[name].hexdigest()) != wanted:
             raise SourceError(f"{name} {found}, the manifest says {wanted}")
@@ -253,6 +323,10 @@ def _iter_body(response: httpx.Response) -> Iterator[bytes]:
         yield from response.iter_raw()  # as it comes: what came before a fault need not come again
     except (httpx.HTTPError, httpx.StreamError):
         raise StoreError("the connection to the slide's server failed", retryable=True) from None
+
+
+def _mark_of_object(stored: StoredInstance) -> str:
+    return f"{stored.generation} {stored.md5} {stored.crc32c} {stored.size_bytes}"
 
 
 def _mark_of(response: httpx.Response) -> str:

@@ -9,13 +9,13 @@ import io
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from coverslip.errors import StoreError
-from coverslip.pipeline.budget import Estimator
-from coverslip.pipeline.engine import WORKERS_LOCK, Engine, Limits, RunOutcome, Stop
+from coverslip.pipeline.budget import Budget, Estimator
+from coverslip.pipeline.engine import Engine, Limits, RunOutcome, Stop
 from coverslip.pipeline.journal import Journal, LedgerJournal
 from coverslip.pipeline.ledger import Ledger, Stage, default_ledger
 from coverslip.pipeline.manifest import Slide
@@ -23,11 +23,13 @@ from coverslip.pipeline.progress import Reporter
 from coverslip.pipeline.run_file import RUN_FILE, RunFile
 from coverslip.pipeline.run_plan import RunPlan
 from coverslip.pipeline.segments import SegmentJournal
+from coverslip.pipeline.serving import WORKERS_LOCK, local_pool
 from coverslip.pipeline.shards import ShardPlace, assign_slides
+from coverslip.pipeline.worker_pool import Pool
 from coverslip.stores.base import ObjectStore
 from coverslip.stores.whole_file import whole_file
 
-__all__ = ["QUARANTINE_FILE", "RunSetup", "run_local", "run_shard"]
+__all__ = ["QUARANTINE_FILE", "RunSetup", "run_dask", "run_local", "run_shard"]
 
 QUARANTINE_FILE = "quarantine.csv"
 _LOCK = "lock"
@@ -66,14 +68,40 @@ def run_local(setup: RunSetup, slides: Sequence[Slide]) -> RunOutcome:
     StoreError
         If the folder of the run cannot be written, another run has it, or a slide cannot fit on the disk.
     """
-    plan = setup.plan
     setup.estimator.require_disk(slides)
-    with _own_folder(plan.work), Ledger(plan.ledger_file) as ledger:
-        _take_tombstones(ledger)
-        _remove_stale(plan, slides)
-        _write(plan.work / RUN_FILE, _run_file(setup, slides).as_bytes())
+    with _own_ledger(setup, slides) as ledger:
         outcome = _work(setup, slides, LedgerJournal(ledger))
-    _write(plan.work / QUARANTINE_FILE, _quarantine_text(outcome, names=True))
+    _write(setup.plan.work / QUARANTINE_FILE, _quarantine_text(outcome, names=True))
+    return outcome
+
+
+def run_dask(setup: RunSetup, slides: Sequence[Slide], scheduler: str, scratch_bytes: int | None) -> RunOutcome:
+    """Run over slides on the workers of a cluster; what becomes of them is written down here, as by `run_local`.
+
+    Parameters
+    ----------
+    scheduler : str
+        Address, or path of the scheduler's file.
+    scratch_bytes : int or None
+        For the slides of one worker; by default what its disk has free.
+
+    Raises
+    ------
+    StoreError
+        If the scheduler does not answer, or a slide cannot fit on the disk of any worker.
+    """
+    from coverslip.pipeline.dask_pool import DaskPool
+
+    with (
+        _own_ledger(setup, slides) as ledger,
+        DaskPool(scheduler, setup.plan, ledger, scratch_bytes) as pool,
+    ):
+        pool.wait_for_workers(setup.stop)
+        setup.estimator.budget = pool.largest()
+        if not setup.stop:
+            setup.estimator.require_disk(slides)
+        outcome = _work(setup, slides, LedgerJournal(ledger), lambda *_: pool)
+    _write(setup.plan.work / QUARANTINE_FILE, _quarantine_text(outcome, names=True))
     return outcome
 
 
@@ -99,8 +127,26 @@ def run_shard(setup: RunSetup, slides: Sequence[Slide], place: ShardPlace, state
     return outcome
 
 
-def _work(setup: RunSetup, slides: Sequence[Slide], journal: Journal) -> RunOutcome:
-    engine = Engine(setup.plan, journal, setup.estimator, setup.limits, setup.reporter, stop=setup.stop)
+@contextlib.contextmanager
+def _own_ledger(setup: RunSetup, slides: Sequence[Slide]) -> Iterator[Ledger]:
+    """Make the folder of a run its own, tell what it is about, and open its ledger."""
+    plan = setup.plan
+    with _own_folder(plan.work), Ledger(plan.ledger_file) as ledger:
+        _take_tombstones(ledger)
+        _remove_stale(plan, slides)
+        _write(plan.work / RUN_FILE, _run_file(setup, slides).as_bytes())
+        yield ledger
+
+
+def _work(
+    setup: RunSetup,
+    slides: Sequence[Slide],
+    journal: Journal,
+    make_pool: Callable[[RunPlan, Budget, Sequence[Slide], int], Pool] = local_pool,
+) -> RunOutcome:
+    engine = Engine(
+        setup.plan, journal, setup.estimator, setup.limits, setup.reporter, stop=setup.stop, make_pool=make_pool
+    )
     try:
         return engine.run(slides)
     finally:

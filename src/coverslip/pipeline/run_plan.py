@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from coverslip.converter.request import ConversionRequest
     from coverslip.stores.base import Store
 
-__all__ = ["CHOOSABLE_STAGES", "RunPlan", "parse_stages", "recipe_of"]
+__all__ = ["CHOOSABLE_STAGES", "RunPlan", "parse_stages", "recipe_of", "steps_of"]
 
 CHOOSABLE_STAGES = (Stage.CONVERT, Stage.VALIDATE, Stage.UPLOAD, Stage.INDEX)
 """Names for ``--stages``. Fetching belongs to converting, and proving what arrived to uploading."""
@@ -42,6 +42,11 @@ def parse_stages(text: str) -> tuple[Stage, ...]:
             f"{', '.join(CHOOSABLE_STAGES)}"
         )
     return tuple(stage for stage in CHOOSABLE_STAGES if stage in named)
+
+
+def steps_of(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """Return all stages that are made and written down, also those that belong to others."""
+    return tuple(step for stage in stages for step in _WITH.get(stage, (stage,)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,8 @@ class RunPlan:
         Whether series stay in `work` though they were delivered.
     connections : int
         Instances of a slide on their way at once.
+    series : Path or None
+        Folder of series that stay, where that is not in `work`.
     """
 
     work: Path
@@ -87,11 +94,12 @@ class RunPlan:
     open_state: Callable[[], AbstractContextManager[list[Store]]] | None = None
     keep: bool = False
     connections: int = 4
+    series: Path | None = None
 
     @property
     def steps(self) -> tuple[Stage, ...]:
         """All stages that are made and written down, also those that belong to others."""
-        return tuple(step for stage in self.stages for step in _WITH.get(stage, (stage,)))
+        return steps_of(self.stages)
 
     @property
     def delivers(self) -> bool:
@@ -106,7 +114,7 @@ class RunPlan:
     @property
     def kept_folder(self) -> Path:
         """Where series are that stay on this machine."""
-        return self.work / "series"
+        return self.series or self.work / "series"
 
     @property
     def parts_folder(self) -> Path:

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -44,6 +44,8 @@ class SlideJob:
         By which earlier runs have done what is in `done`.
     done : frozenset of Stage
         What need not be done again.
+    in_place : bool
+        Whether it is read where it lies and not brought here.
     """
 
     slide: Slide
@@ -51,6 +53,7 @@ class SlideJob:
     converted: tuple[str, ...] = ()
     recipe: str = ""
     done: frozenset[Stage] = frozenset()
+    in_place: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,11 +275,17 @@ def _convert(chain: _Chain, request: ConversionRequest) -> None:
 
     plan, slide = chain.shop.plan, chain.slide
     scratch = plan.scratch_of(slide)
+    ranges = None
     with chain.step(Stage.FETCH) as facts:
-        path = chain.shop.fetcher.fetch(slide, scratch / "source")
+        if chain.job.in_place:
+            ranges = chain.shop.fetcher.open_ranges(slide)
+            path = scratch / "source" / named_path(slide).name  # its name; there is no such file
+        else:
+            path = chain.shop.fetcher.fetch(slide, scratch / "source")
         facts.size_bytes = slide.size_bytes
     output = plan.output_of(slide)
     wanted = with_place(request, path, output, chain.job.threads, validate=Stage.VALIDATE in plan.stages)
+    wanted = replace(wanted, ranges=ranges)
     with chain.step(Stage.CONVERT) as facts:
         result = convert_slide(wanted)
         chain.folders = [series.folder for series in result.series]
@@ -383,7 +392,7 @@ def _names_of(chain: _Chain) -> dict[str, str]:
     slide, plan = chain.slide, chain.shop.plan
     path = named_path(slide)
     names = {slide.location, slide.name, str(path), path.name, path.stem, str(plan.scratch_of(slide))}
-    return {name: "slide" for name in names if len(name) > 3} | {str(plan.work): "work"}
+    return {name: "slide" for name in names if len(name) > 1} | {str(plan.work): "work"}
 
 
 def reset_peak_memory() -> None:

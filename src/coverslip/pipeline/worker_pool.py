@@ -9,15 +9,17 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+from coverslip.pipeline.budget import Budget, Need
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
-__all__ = ["Lost", "Worker", "WorkerPool"]
+__all__ = ["Lost", "Place", "Pool", "Worker", "WorkerPool"]
 
 type Serve = Callable[[Any, Callable[[Any], None]], None]
 """Does a job, and tells what happens; all that it raises ends the process."""
@@ -34,16 +36,72 @@ class Lost:
     ----------
     exit_code : int
         Negative: the signal that ended it.
+    reason : str
+        What is told in place of the exit code, where that is not known.
     """
 
     exit_code: int
+    reason: str = ""
 
     def __str__(self) -> str:
+        if self.reason:
+            return self.reason
         if self.exit_code < 0:
             name = signal.Signals(-self.exit_code).name
             short = "; the memory may not suffice" if name == "SIGKILL" else ""
             return f"its process was ended by {name}{short}"
         return f"its process ended with exit code {self.exit_code}"
+
+
+class Place(Protocol):
+    """Where one thing after another is worked on; `job` is None while nothing is."""
+
+    job: Any
+
+    def submit(self, job: object, need: Need | None = None) -> None:
+        """Give it something to do, and tell what that is expected to need."""
+        ...
+
+
+class Pool(Protocol):
+    """Places that work, on this machine or on others."""
+
+    spreads: bool
+    """Whether a slide can be alone in its place while others are worked on elsewhere."""
+
+    @property
+    def workers(self) -> Sequence[Place]:
+        """All places that there are."""
+        ...
+
+    @property
+    def busy(self) -> Sequence[Place]:
+        """Those that have something to do."""
+        ...
+
+    def room(self) -> Budget:
+        """Return what all that is under way may take together."""
+        ...
+
+    def idle(self) -> Place | None:
+        """Return a place that has nothing to do; None if all there may be are busy."""
+        ...
+
+    def resident_bytes(self) -> int:
+        """Return how much memory of this machine all have now."""
+        ...
+
+    def wait(self, timeout_s: float = ...) -> Iterator[tuple[Place, Any]]:
+        """Yield what is told from places, and `Lost` for one that is gone."""
+        ...
+
+    def retire(self, worker: Place) -> None:
+        """End one that has nothing to do."""
+        ...
+
+    def stop(self, grace_s: float) -> None:
+        """End all."""
+        ...
 
 
 class Worker:
@@ -68,8 +126,8 @@ class Worker:
         alive.close()
         self.job: Any = None
 
-    def submit(self, job: object) -> None:
-        """Give it something to do."""
+    def submit(self, job: object, need: Need | None = None) -> None:
+        """Give it something to do; it was begun because what it needs is there."""
         self.job = job
         with contextlib.suppress(OSError):  # an end that has come meanwhile is told by `WorkerPool.wait`
             self.connection.send(job)
@@ -98,12 +156,21 @@ class WorkerPool:
         See `Worker`.
     most : int
         Processes at once.
+    room : Budget
+        For all that they do together.
     """
 
+    spreads = False
+
     def __init__(
-        self, make_serve: Callable[[Any], contextlib.AbstractContextManager[Serve]], context: object, most: int
+        self,
+        make_serve: Callable[[Any], contextlib.AbstractContextManager[Serve]],
+        context: object,
+        most: int,
+        room: Budget,
     ) -> None:
         self._make = make_serve, context
+        self._room = room
         self.most = most
         self.workers: list[Worker] = []
 
@@ -121,6 +188,10 @@ class WorkerPool:
     def busy(self) -> list[Worker]:
         """Workers that have something to do."""
         return [worker for worker in self.workers if worker.job is not None]
+
+    def room(self) -> Budget:
+        """Return what all may take together."""
+        return self._room
 
     def resident_bytes(self) -> int:
         """Return how much memory all workers have now."""
@@ -151,8 +222,9 @@ class WorkerPool:
                 worker.close()
                 yield worker, Lost(worker.process.exitcode or 0)
 
-    def retire(self, worker: Worker) -> None:
+    def retire(self, worker: Place) -> None:
         """End a worker that has nothing to do."""
+        assert isinstance(worker, Worker)
         with contextlib.suppress(OSError):
             worker.connection.send(None)
         self.workers.remove(worker)

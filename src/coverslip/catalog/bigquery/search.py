@@ -175,7 +175,8 @@ class BigQueryCatalog:
             columns.append(f"{_facet_query(name, source)} AS facet_{number}")
         totals = (
             f"COUNT(*) AS total, COUNT(DISTINCT {_SAME_PATIENT}) AS patients, "
-            f"COUNTIF({_SAME_PATIENT} IS NULL) AS without_patient, COUNT(DISTINCT collection_id) AS collections, {_SIZE} AS size_mb"
+            f"COUNTIF({_SAME_PATIENT} IS NULL) AS without_patient, COUNT(DISTINCT collection_id) AS collections, "
+            f"{_SIZE} AS size_mb"
         )
         tables.append(f"totals AS (SELECT {totals} FROM found)")
         selected = "".join(f", {column}" for column in columns)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from coverslip.converter.sources.byte_ranges import ByteRanges
 from coverslip.errors import CorruptSourceError, SourceError, UnsupportedSourceError
 
 __all__ = ["Compression", "Photometric", "TagCode", "TiffPage", "TiffStructure"]
@@ -137,6 +138,8 @@ class TiffStructure:
     path : Path
     descriptor : int, optional
         Of the open file, which becomes the structure's own; the path is opened without it.
+    ranges : ByteRanges, optional
+        What the file is read through in place of a descriptor; stays its owner's.
 
     Attributes
     ----------
@@ -154,14 +157,17 @@ class TiffStructure:
         If a directory lies past the end of the file, or the chain of directories runs in a circle.
     """
 
-    def __init__(self, path: Path, descriptor: int | None = None) -> None:
+    def __init__(self, path: Path, descriptor: int | None = None, ranges: ByteRanges | None = None) -> None:
+        self._ranges = ranges
+        self._descriptor = -1
         try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if descriptor is None else descriptor
+            if ranges is None:
+                self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if descriptor is None else descriptor
         except OSError as error:
             raise SourceError(f"cannot be opened: {error.strerror}") from error
         self.is_ndpi = False
         try:
-            self.size = os.fstat(self._descriptor).st_size
+            self.size = os.fstat(self._descriptor).st_size if ranges is None else ranges.size
             self._read_header()
             self._detect_ndpi()
             self._visited: set[int] = set()
@@ -187,7 +193,7 @@ class TiffStructure:
             If the file cannot be read any more.
         """
         try:
-            data = os.pread(self._descriptor, size, offset) if offset + size <= self.size else b""
+            data = self._read(offset, size) if offset + size <= self.size else b""
         except OSError as error:
             raise SourceError(f"cannot be read: {error.strerror}") from error
         if len(data) != size:
@@ -195,6 +201,11 @@ class TiffStructure:
                 f"truncated: {size} bytes expected there, but the file ends at byte {self.size}", byte_offset=offset
             )
         return data
+
+    def _read(self, offset: int, size: int) -> bytes:
+        if self._ranges is not None:
+            return self._ranges.read(offset, size)
+        return os.pread(self._descriptor, size, offset)
 
     def _read_header(self) -> None:
         header = self.read(0, min(16, self.size))
