@@ -174,7 +174,7 @@ class Engine:
         self._estimator = estimator
         self._limits = limits
         self._reporter = reporter
-        self._stop = stop or Stop()
+        self._stop = Stop() if stop is None else stop  # one that is not set is false
         self._standings: dict[str, Standing] = {}
         self._pending: deque[str] = deque()
         self._alone: deque[str] = deque()
@@ -404,6 +404,7 @@ class Engine:
                 )
             )
         )
+        self._reporter.stage_done(standing.slide, event.stage, event.seconds, event.size_bytes)
         if event.stage is Stage.CONVERT and not (self._plan.delivers and not self._plan.keep):
             self._kept_bytes += event.size_bytes or 0
 

@@ -239,6 +239,10 @@ class ObjectStore(Store, Protocol):
     The location of an object is the URL of the store, a slash and its name.
     """
 
+    def find_object(self, name: str) -> StoredInstance | None:
+        """Return what is stored under a name, or None."""
+        ...
+
     def iter_objects(self, prefix: str = "") -> Iterator[StoredInstance]:
         """Yield every object whose name begins with `prefix`, also those that are no instances."""
         ...
