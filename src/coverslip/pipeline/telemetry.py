@@ -9,12 +9,16 @@ Reference: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environmen
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
+import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from coverslip import __version__
 from coverslip.errors import MissingDependencyError
+from coverslip.pipeline.log_lines import JsonLines, PlainLines, wants_json
 from coverslip.pipeline.progress import Reporter
 
 if TYPE_CHECKING:
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["MeteredReporter", "Telemetry", "metrics_are_wanted", "open_telemetry"]
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-_CLOSING_MS = 2000
+_CLOSING_S = 2.0
 _SECONDS = (0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1200, 3600, 7200)
 
 
@@ -67,9 +71,26 @@ def open_telemetry(environment: Mapping[str, str] | None = None) -> Telemetry | 
     own = {"service.version": __version__}
     if not os.environ.get("OTEL_SERVICE_NAME") and "service.name" not in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
         own["service.name"] = "coverslip"
+    logger = logging.getLogger("opentelemetry")
+    logger.handlers, logger.propagate = [_TellOnce()], False
     reader = PeriodicExportingMetricReader(OTLPMetricExporter())
     # No hook at exit: what is left is sent when the run ends, within a time that SIGTERM leaves.
     return Telemetry(MeterProvider([reader], resource=Resource.create(own), shutdown_on_exit=False))
+
+
+class _TellOnce(logging.Handler):
+    """Tells once that metrics do not arrive, in place of what the exporter says each time."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._told = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        if not self._told:
+            self._told = True
+            lines = JsonLines(sys.stderr, {}) if wants_json("auto", sys.stderr) else PlainLines(sys.stderr)
+            lines.write("WARNING", "metrics do not reach their receiver; the work goes on")
 
 
 class Telemetry:
@@ -98,8 +119,10 @@ class Telemetry:
 
     def close(self) -> None:
         """Send what is left; a receiver that does not answer is not waited for long."""
-        self._provider.force_flush(_CLOSING_MS)
-        self._provider.shutdown(_CLOSING_MS)
+        # The exporter goes on trying for longer than it is told to, and longer than SIGTERM leaves.
+        closing = threading.Thread(target=self._provider.shutdown, daemon=True)
+        closing.start()
+        closing.join(_CLOSING_S)
 
 
 class MeteredReporter(Reporter):
