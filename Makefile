@@ -94,6 +94,10 @@ format: $(INSTALLED) ## put imports and layout in order
 bench: $(INSTALLED) ## measure speed and memory against a peer and the limit
 	@$(PYTHON) -m benchmarks
 
+.PHONY: image
+image: $(INSTALLED) ## run the steps of the Dockerfile without Docker, as a user without rights, and try what they make
+	@$(PYTHON) -m tools.reproduce_image
+
 .PHONY: baseline
 baseline: $(INSTALLED) ## write the pinned columns of the catalog's table of headers
 	@$(PYTHON) -m tools.make_baseline_schema

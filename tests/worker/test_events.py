@@ -27,6 +27,11 @@ def test_every_form_tells_the_same(form: str) -> None:
     assert event == ObjectEvent("bucket", "fälle/a b.svs", "17", True, "m1")
 
 
+def test_unwrapped_message_without_metadata_is_the_object_alone() -> None:
+    body = b'{"kind": "storage#object", "bucket": "b", "name": "n.svs", "generation": "3"}'
+    assert parse_event(JSON, body) == ObjectEvent("b", "n.svs", "3")
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_object_that_is_gone_is_none_that_has_come(form: str) -> None:
     assert not parse(Message("bucket", "a.svs", "17", event="OBJECT_DELETE"), form).is_new
