@@ -97,6 +97,10 @@ bench: $(INSTALLED) ## measure speed and memory against a peer and the limit
 	@$(PYTHON) -m benchmarks.index_speed
 	@$(PYTHON) -m benchmarks.search_scale
 
+.PHONY: image
+image: $(INSTALLED) ## run the steps of the Dockerfile without Docker, as a user without rights, and try what they make
+	@$(PYTHON) -m tools.reproduce_image
+
 .PHONY: baseline
 baseline: $(INSTALLED) ## write the pinned columns of the catalog's table of headers
 	@$(PYTHON) -m tools.make_baseline_schema

@@ -65,17 +65,36 @@ PAGES = {
     "handover": "docs/upload.md",
     "retract": "docs/upload.md",
     "run": "docs/pipeline.md",
+    "worker": "docs/worker.md",
     "status": "docs/pipeline.md",
     "collect": "docs/pipeline.md",
     "init": "docs/pipeline.md",
 }
-SHARED = {"run": ("docs/convert.md", "docs/upload.md"), "status": ("docs/upload.md",), "collect": ("docs/upload.md",)}
+SHARED = {
+    "run": ("docs/convert.md", "docs/upload.md"),
+    "worker": ("docs/convert.md", "docs/upload.md"),
+    "status": ("docs/upload.md",),
+    "collect": ("docs/upload.md",),
+}
 """Pages that explain options which a command has in common with others."""
 
 
 @pytest.mark.parametrize(
     "name",
-    ["collect", "convert", "handover", "info", "init", "remap", "retract", "run", "status", "upload", "validate"],
+    [
+        "collect",
+        "convert",
+        "handover",
+        "info",
+        "init",
+        "remap",
+        "retract",
+        "run",
+        "status",
+        "upload",
+        "validate",
+        "worker",
+    ],
 )
 def test_every_option_of_a_command_is_named_in_its_documentation(name: str) -> None:
     pages = (PAGES.get(name, f"docs/{name}.md"), *SHARED.get(name, ()))
@@ -89,7 +108,7 @@ def test_every_option_of_a_command_is_named_in_its_documentation(name: str) -> N
 def test_documentation_names_no_option_that_is_not_there() -> None:
     options = {option for command in cli.commands.values() for one in command.params for option in one.opts}
     options |= {"--help", "--version"}
-    pages = [(ROOT / f"docs/{name}.md").read_text() for name in ("convert", "pipeline", "upload")]
+    pages = [(ROOT / f"docs/{name}.md").read_text() for name in ("convert", "pipeline", "upload", "worker")]
     named = set(re.findall(r"`(--[a-z-]+)", "".join(pages)))
     assert named <= options
 

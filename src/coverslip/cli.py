@@ -33,6 +33,7 @@ from coverslip.search_commands import attach, facets, search
 from coverslip.status_commands import collect, status
 from coverslip.upload_commands import handover, retract, upload
 from coverslip.validate_commands import validate
+from coverslip.worker_commands import worker
 
 if TYPE_CHECKING:
     from coverslip.converter.request import ConversionRequest, ConversionResult, ValidationSummary
@@ -95,6 +96,7 @@ cli.add_command(handover)
 cli.add_command(retract)
 cli.add_command(init)
 cli.add_command(run)
+cli.add_command(worker)
 cli.add_command(status)
 cli.add_command(collect)
 

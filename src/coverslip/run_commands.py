@@ -26,7 +26,16 @@ if TYPE_CHECKING:
     from coverslip.pipeline.run_plan import RunPlan
     from coverslip.pipeline.shards import ShardPlace
 
-__all__ = ["estimator_of", "read_slides", "run", "settle_options", "stages_of"]
+__all__ = [
+    "estimator_of",
+    "fetching_options",
+    "plan_run",
+    "read_slides",
+    "require_object_store",
+    "run",
+    "settle_options",
+    "stages_of",
+]
 
 EXAMPLES = """
 \b
@@ -92,6 +101,7 @@ def run(context: click.Context, /, **options: Any) -> None:
     from coverslip.pipeline.engine import Limits
     from coverslip.pipeline.progress import make_reporter
     from coverslip.pipeline.run import RunSetup, run_dask, run_local, run_shard
+    from coverslip.pipeline.telemetry import MeteredReporter, open_telemetry
 
     options = settle_options(context, options)
     if options["work"] is None:
@@ -99,7 +109,7 @@ def run(context: click.Context, /, **options: Any) -> None:
     stages = stages_of(options)
     place = _shard_place(options)
     slides = read_slides(options)
-    plan = _plan(options, stages, sharded=place is not None)
+    plan = plan_run(options, stages, sharded=place is not None)
     name = options["name"] or _run_name(options, slides)
     reporter = make_reporter(
         options["log_format"],
@@ -107,6 +117,9 @@ def run(context: click.Context, /, **options: Any) -> None:
         {"shard": place.label, "attempt": str(place.attempt)} if place else {},
         (lambda slide: f"slide {slide.number}") if place else (lambda slide: slide.name),
     )
+    telemetry = open_telemetry()
+    if telemetry is not None:
+        reporter = MeteredReporter(reporter, telemetry)
     limits = Limits(options["attempts"], options["max_failures"], _parse_retry(options["retry"]))
     setup = RunSetup(plan, name, estimator_of(options), limits, reporter, _stop_on_signals())
     if options["engine"] == "dask":
@@ -118,7 +131,7 @@ def run(context: click.Context, /, **options: Any) -> None:
     else:
         assert plan.open_state is not None
         with plan.open_state() as (state,):
-            outcome = run_shard(setup, slides, place, _object_store(state))
+            outcome = run_shard(setup, slides, place, require_object_store(state))
     click.echo(json.dumps(_as_json(outcome)) if options["as_json"] else _text(outcome, options["work"], place))
     if outcome.exit_code:
         raise click.exceptions.Exit(outcome.exit_code)
@@ -299,7 +312,7 @@ def read_slides(options: Mapping[str, Any]) -> list[Slide]:
     source = options["manifest"]
     secret = load_key(options["deid_key_file"]).fingerprint() if options["deid_key_file"] else ""
     if is_url(source):
-        with open_store(source, _fetching(options)) as store:
+        with open_store(source, fetching_options(options)) as store:
             if not isinstance(store, ObjectStore):
                 raise UsageError(f"{source}: wanted a bucket, whose objects have names")
             slides = list_bucket(store.url, store.iter_objects(), is_slide_name, secret)
@@ -313,7 +326,8 @@ def read_slides(options: Mapping[str, Any]) -> list[Slide]:
     return slides
 
 
-def _fetching(options: Mapping[str, Any]) -> Any:
+def fetching_options(options: Mapping[str, Any]) -> Any:
+    """Return how slides are fetched, as `StoreOptions`."""
     from coverslip.stores.options import StoreOptions, parse_credentials
 
     return StoreOptions(
@@ -323,7 +337,18 @@ def _fetching(options: Mapping[str, Any]) -> Any:
     )
 
 
-def _plan(options: dict[str, Any], stages: tuple[Stage, ...], *, sharded: bool) -> RunPlan:
+def plan_run(options: dict[str, Any], stages: tuple[Stage, ...], *, sharded: bool) -> RunPlan:
+    """Return what every slide goes through, as the options say.
+
+    Parameters
+    ----------
+    sharded : bool
+        Whether what is known of slides is kept in a store that others share.
+
+    Raises
+    ------
+    UsageError
+    """
     from coverslip.pipeline.catalog_parts import require_known_catalog
     from coverslip.pipeline.ledger import Stage
     from coverslip.pipeline.run_plan import RunPlan
@@ -351,7 +376,7 @@ def _plan(options: dict[str, Any], stages: tuple[Stage, ...], *, sharded: bool) 
         make_requests=make_requests,
         open_stores=deliver_to,
         store_urls=tuple(store_urls),
-        fetching=_fetching(options),
+        fetching=fetching_options(options),
         naming=Naming.UUIDS if options["naming"] == "uuid" else Naming.UIDS,
         frames=_parse_frames(options["frames"]),
         catalog=(options["catalog"] or "") if Stage.INDEX in stages else "",
@@ -387,7 +412,8 @@ def _reach() -> Sequence[str]:
     return [parameter.name for parameter in store_arguments(click.Command("upload")).params if parameter.name]
 
 
-def _object_store(store: Any) -> Any:
+def require_object_store(store: Any) -> Any:
+    """Return the store for ``--state`` if it is one of named bytes."""
     from coverslip.stores.base import ObjectStore
 
     if not isinstance(store, ObjectStore):

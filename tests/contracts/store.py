@@ -230,6 +230,39 @@ class ObjectStoreContract(StoreContract):
         assert list(store.iter_objects("nothing/")) == []
         assert [it.location for it in store.iter_instances()] == [store.find(instance).location]
 
+    def test_small_object_is_swapped_for_the_version_that_is_there_and_no_other(self, store):
+        assert store.read_versioned("leases/one") is None
+        first = store.swap_bytes("leases/one", b"first", None)
+        with pytest.raises(ConflictError):
+            store.swap_bytes("leases/one", b"late", None)
+        assert (store.read_versioned("leases/one").data, store.read_versioned("leases/one").version) == (
+            b"first",
+            first,
+        )
+        second = store.swap_bytes("leases/one", b"second", first)
+        assert second != first
+        with pytest.raises(ConflictError):
+            store.swap_bytes("leases/one", b"late", first)
+        assert store.read_bytes("leases/one") == b"second"
+        with pytest.raises(ConflictError):
+            store.swap_bytes("leases/none", b"late", second)
+        assert store.read_bytes("leases/none") is None
+
+    def test_of_several_who_swap_at_once_one_gets_through(self, store):
+        version = store.swap_bytes("lease", b"start", None)
+
+        def swap(number: int) -> bool:
+            try:
+                store.swap_bytes("lease", b"%d" % number, version)
+            except ConflictError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as executor:
+            won = list(executor.map(swap, range(8)))
+        assert won.count(True) == 1
+        assert store.read_bytes("lease") == b"%d" % won.index(True)
+
     @pytest.mark.parametrize("name", ["../x.dcm", "/x.dcm", "a//b.dcm", "", "a/./b", "a\\b", "a\nb"])
     def test_a_name_that_leaves_the_store_is_a_programming_mistake(self, store, instance, name):
         with pytest.raises(ValueError, match="name of an object"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -93,9 +94,12 @@ def test_sigterm_ends_in_order_and_the_next_run_goes_on(undisturbed: Collection,
         next(line for line in run.stderr if "slide begun" in line)
         run.terminate()  # once: asked again it ends at once, in less order
         asked = time.monotonic()
-        run.communicate(timeout=60)
+        told = [json.loads(line)["message"] for line in run.stderr]
     assert time.monotonic() - asked < 20
     assert run.returncode == 128 + signal.SIGTERM
+    match = re.fullmatch(r"(\d+) of 24 slides done, 0 failed, (\d+) left", told[-1])
+    assert match is not None, told
+    assert int(match[2]) > 12
     states = {state for state, _ in collection.states().values()}
     assert "started" not in states
     assert not list(collection.work.glob("scratch/*/series/.coverslip-partial"))

@@ -358,6 +358,9 @@ class TestEmulator(ObjectStoreContract):
         with open_store(f"gs://{name}/prefix", OPTIONS) as store:
             yield store
 
+    test_small_object_is_swapped_for_the_version_that_is_there_and_no_other = None  # it heeds no preconditions
+    test_of_several_who_swap_at_once_one_gets_through = None
+
 
 def test_a_small_object_that_somebody_else_put_meanwhile_is_not_overwritten(gcs: StrictGcs, store: Store) -> None:
     store.put_bytes("list", b"one")

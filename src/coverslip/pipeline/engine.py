@@ -373,6 +373,7 @@ class Engine:
                 )
             )
         )
+        self._reporter.stage_done(standing.slide, event.stage, event.seconds, event.size_bytes)
         if event.stage is Stage.CONVERT and not (self._plan.delivers and not self._plan.keep):
             self._kept_bytes += event.size_bytes or 0
 

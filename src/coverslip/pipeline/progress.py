@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
+
+from coverslip.pipeline.log_lines import JsonLines, one_line, wants_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -83,6 +83,9 @@ class Reporter:
         if slide.key in self.tally.running:
             self.tally.running[slide.key] = slide, stage, self.tally.running[slide.key][2]
 
+    def stage_done(self, slide: Slide, stage: Stage, seconds: float, size_bytes: int | None) -> None:
+        """Tell what a stage of a slide took."""
+
     def waits(self, slide: Slide) -> None:
         """Tell that a slide is done but for what is done for many at once."""
         self.tally.running.pop(slide.key, None)
@@ -145,7 +148,7 @@ class PlainReporter(Reporter):
             self._print(_counts(self.tally))
 
     def _print(self, text: str) -> None:
-        print(_one_line(text), file=self._file, flush=True)
+        print(one_line(text), file=self._file, flush=True)
 
 
 class LiveReporter(Reporter):
@@ -172,7 +175,7 @@ class LiveReporter(Reporter):
         super().failed(slide, stage, problem, final=final)
         if self._live is not None and final:
             line = f"{self._name_of(slide)}: {stage} failed: {problem.error_class}: {problem.message}"
-            self._live.console.print(_one_line(line), markup=False, highlight=False)
+            self._live.console.print(one_line(line), markup=False, highlight=False)
 
     def tick(self) -> None:
         """Show how things are now."""
@@ -195,7 +198,7 @@ class LiveReporter(Reporter):
         grid = Table.grid(padding=(0, 2))
         now = time.monotonic()
         for slide, stage, since in list(tally.running.values())[:_MOST_RUNNING]:
-            grid.add_row(Text(_one_line(self._name_of(slide))), Text(stage or "..."), Text(f"{now - since:.0f} s"))
+            grid.add_row(Text(one_line(self._name_of(slide))), Text(stage or "..."), Text(f"{now - since:.0f} s"))
         bar = ProgressBar(total=max(1, tally.slides), completed=tally.done + tally.failed, width=60)
         classes = ", ".join(f"{name} {count}" for name, count in tally.classes.most_common())
         lines: list[RenderableType] = [grid, bar, Text(_counts(tally))]
@@ -214,16 +217,15 @@ class JsonReporter(Reporter):
         Name of the run: with it and the key of a slide, lines of one slide are found over all its attempts.
     labels : dict
         Added to each line, such as the number of a shard.
+    trace_id, span_id : str
+        That all lines belong to, in hexadecimal; by default the trace is the run's, and each slide a span.
     """
 
-    def __init__(self, file: TextIO, run: str, labels: dict[str, str]) -> None:
+    def __init__(self, file: TextIO, run: str, labels: dict[str, str], trace_id: str = "", span_id: str = "") -> None:
         super().__init__()
-        self._file = file
-        self._run = run
-        self._labels = labels
-        project = os.environ.get("GOOGLE_CLOUD_PROJECT", "")
-        trace = hashlib.sha256(run.encode()).hexdigest()[:32]
-        self._trace = f"projects/{project}/traces/{trace}" if project else trace
+        self._lines = JsonLines(file, {"run": run, **labels})
+        self._trace_id = trace_id or hashlib.sha256(run.encode()).hexdigest()[:32]
+        self._span_id = span_id
 
     def begin(self, outcome: RunOutcome, standings: Iterable[Standing]) -> None:
         """Write how much there is to do."""
@@ -266,24 +268,19 @@ class JsonReporter(Reporter):
         )
 
     def _write(self, severity: str, message: str, slide: Slide | None = None, **facts: Any) -> None:
-        line: dict[str, Any] = {
-            "severity": severity,
-            "message": message,
-            "logging.googleapis.com/trace": self._trace,
-            "logging.googleapis.com/labels": {"run": self._run, **self._labels},
-        }
+        span_id = self._span_id
         if slide is not None:
-            line["logging.googleapis.com/spanId"] = slide.key[:16]
-            line |= {"slide": slide.key, "row": slide.number}
-        print(json.dumps(line | facts), file=self._file, flush=True)
+            span_id = span_id or slide.key[:16]
+            facts = {"slide": slide.key, "row": slide.number or None, **facts}
+        self._lines.write(severity, message, trace_id=self._trace_id, span_id=span_id, **facts)
 
 
 def make_reporter(
     log_format: str, run: str, labels: dict[str, str], name_of: Callable[[Slide], str], file: TextIO | None = None
 ) -> Reporter:
-    """Return what shows a run: JSON lines, a live view on a terminal, or plain lines."""
+    """Return what shows a run: JSON lines, also by itself in containers, a live view on a terminal, or plain lines."""
     file = file or sys.stderr
-    if log_format == "json":
+    if wants_json(log_format, file):
         return JsonReporter(file, run, labels)
     if log_format == "auto" and file.isatty():
         return LiveReporter(file, name_of)
@@ -310,7 +307,3 @@ def _counts(tally: _Tally) -> str:
 def _duration(seconds: float) -> str:
     hours, rest = divmod(int(seconds), 3600)
     return f"{hours} h {rest // 60:02} min" if hours else f"{rest // 60} min {rest % 60:02} s"
-
-
-def _one_line(text: str) -> str:
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)

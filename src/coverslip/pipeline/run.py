@@ -29,7 +29,16 @@ from coverslip.pipeline.worker_pool import Pool
 from coverslip.stores.base import ObjectStore
 from coverslip.stores.whole_file import whole_file
 
-__all__ = ["QUARANTINE_FILE", "RunSetup", "run_dask", "run_local", "run_shard"]
+__all__ = [
+    "QUARANTINE_FILE",
+    "RunSetup",
+    "own_folder",
+    "remove_stale",
+    "run_dask",
+    "run_local",
+    "run_shard",
+    "take_tombstones",
+]
 
 QUARANTINE_FILE = "quarantine.csv"
 _LOCK = "lock"
@@ -118,9 +127,9 @@ def run_shard(setup: RunSetup, slides: Sequence[Slide], place: ShardPlace, state
     own = set(assign_slides([(key, size) for key, _, size in told.slides], place.count)[place.index])
     mine = [slide for slide in slides if slide.key in own]
     setup.estimator.require_disk(mine)
-    with _own_folder(plan.work), Ledger(plan.ledger_file) as ledger:
-        _take_tombstones(ledger)
-        _remove_stale(plan, mine)
+    with own_folder(plan.work), Ledger(plan.ledger_file) as ledger:
+        take_tombstones(ledger)
+        remove_stale(plan, mine)
         outcome = _work(setup, mine, SegmentJournal(state, place.label))
     if outcome.failures:
         state.put_bytes(f"quarantine/{place.label}.csv", _quarantine_text(outcome, names=False))
@@ -131,9 +140,9 @@ def run_shard(setup: RunSetup, slides: Sequence[Slide], place: ShardPlace, state
 def _own_ledger(setup: RunSetup, slides: Sequence[Slide]) -> Iterator[Ledger]:
     """Make the folder of a run its own, tell what it is about, and open its ledger."""
     plan = setup.plan
-    with _own_folder(plan.work), Ledger(plan.ledger_file) as ledger:
-        _take_tombstones(ledger)
-        _remove_stale(plan, slides)
+    with own_folder(plan.work), Ledger(plan.ledger_file) as ledger:
+        take_tombstones(ledger)
+        remove_stale(plan, slides)
         _write(plan.work / RUN_FILE, _run_file(setup, slides).as_bytes())
         yield ledger
 
@@ -174,7 +183,7 @@ def _agree(state: ObjectStore, told: RunFile) -> RunFile:
 
 
 @contextlib.contextmanager
-def _own_folder(work: Path) -> Iterator[None]:
+def own_folder(work: Path) -> Iterator[None]:
     """Make the folder of a run and keep others out of it.
 
     Raises
@@ -215,7 +224,7 @@ def _wait_for_workers(work: Path) -> None:
         os.close(workers)
 
 
-def _take_tombstones(ledger: Ledger) -> None:
+def take_tombstones(ledger: Ledger) -> None:
     """Know what was retracted by other means than this run."""
     path = default_ledger()
     if path == ledger.path or not path.is_file():
@@ -227,7 +236,7 @@ def _take_tombstones(ledger: Ledger) -> None:
             )
 
 
-def _remove_stale(plan: RunPlan, slides: Sequence[Slide]) -> None:
+def remove_stale(plan: RunPlan, slides: Sequence[Slide]) -> None:
     """Remove the scratch of slides that this run is not about, and what was fetched and not used up."""
     wanted = {slide.key for slide in slides}
     scratch = plan.work / "scratch"

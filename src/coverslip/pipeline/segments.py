@@ -24,6 +24,7 @@ __all__ = ["SegmentJournal", "merge_records", "read_records"]
 
 _NAME = re.compile(r"records/[^/]+/[^/]+/\d+-([0-9a-f]{40})-[a-z]+\.jsonl$")
 _READERS = 16
+_BELOW = "records/"
 
 
 class SegmentJournal:
@@ -35,10 +36,13 @@ class SegmentJournal:
         Of the run's state.
     shard : str
         Label of this shard.
+    own_only : bool
+        Whether no other shard has anything to say of this one's slides, so that their segments need not be listed.
     """
 
-    def __init__(self, store: ObjectStore, shard: str) -> None:
+    def __init__(self, store: ObjectStore, shard: str, *, own_only: bool = False) -> None:
         self._store = store
+        self._below = f"records/{shard}/" if own_only else _BELOW
         session = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
         self._prefix = f"records/{shard}/{session}"
         self._number = 0
@@ -46,7 +50,7 @@ class SegmentJournal:
 
     def load(self, keys: Collection[str]) -> Iterable[Record]:
         """Return what all shards have written down of slides."""
-        return merge_records(read_records(self._store, keys))
+        return merge_records(read_records(self._store, keys, self._below))
 
     def put(self, records: Sequence[Record], *, checkpoint: bool) -> None:
         """Append records; at a checkpoint a segment for each slide."""
@@ -63,17 +67,19 @@ class SegmentJournal:
             self._store.put_bytes(f"{self._prefix}/{self._number:06d}-{key}-{own[-1].state}.jsonl", text.encode())
 
 
-def read_records(store: ObjectStore, keys: Collection[str] | None = None) -> Iterator[Record]:
+def read_records(store: ObjectStore, keys: Collection[str] | None = None, below: str = _BELOW) -> Iterator[Record]:
     """Yield all records of slides, of all shards, in order of writing within each.
 
     Parameters
     ----------
     keys : collection of str, optional
         Of the slides; by default all.
+    below : str
+        Where the segments are.
     """
     prefix = f"{store.url}/"
     names = []
-    for stored in store.iter_objects("records/"):
+    for stored in store.iter_objects(below):
         name = stored.location.removeprefix(prefix)
         match = _NAME.search(name)
         if match is not None and (keys is None or match[1] in keys):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -179,7 +179,12 @@ def read_state(state: ObjectStore) -> tuple[RunFile, list[Record]]:
     found = state.read_bytes(RUN_FILE)
     if found is None:
         raise UsageError(f"{state.url}: no state of a run, expected {RUN_FILE} there")
-    return RunFile.read(found), merge_records(read_records(state))
+    told = RunFile.read(found)
+    if not told.slides:  # as of `coverslip worker`: they are not known before they arrive
+        names = [stored.location.rpartition("/")[2] for stored in state.iter_objects("slides/")]
+        keys = sorted(name.removesuffix(".json") for name in names)
+        told = replace(told, slides=tuple((key, row, None) for row, key in enumerate(keys, start=1)))
+    return told, merge_records(read_records(state))
 
 
 def summarize_run(told: RunFile, records: Iterable[Record], price_per_hour: float = 0.0) -> RunStatus:

@@ -28,6 +28,7 @@ __all__ = [
     "PutResult",
     "Store",
     "StoredInstance",
+    "VersionedBytes",
 ]
 
 type OnBytes = Callable[[int], None]
@@ -91,6 +92,21 @@ class StoredInstance:
     md5: str | None = None
     crc32c: str | None = None
     generation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionedBytes:
+    """A small object as it was at one moment.
+
+    Parameters
+    ----------
+    data : bytes
+    version : str
+        What tells it from what had or will have its name; means something to its store alone.
+    """
+
+    data: bytes
+    version: str
 
 
 class PutOutcome(StrEnum):
@@ -223,6 +239,10 @@ class ObjectStore(Store, Protocol):
     The location of an object is the URL of the store, a slash and its name.
     """
 
+    def find_object(self, name: str) -> StoredInstance | None:
+        """Return what is stored under a name, or None."""
+        ...
+
     def iter_objects(self, prefix: str = "") -> Iterator[StoredInstance]:
         """Yield every object whose name begins with `prefix`, also those that are no instances."""
         ...
@@ -240,4 +260,23 @@ class ObjectStore(Store, Protocol):
 
     def read_bytes(self, name: str) -> bytes | None:
         """Return a small object, or None."""
+        ...
+
+    def read_versioned(self, name: str) -> VersionedBytes | None:
+        """Return a small object with its version, or None."""
+        ...
+
+    def swap_bytes(self, name: str, data: bytes, version: str | None) -> str:
+        """Put a small object in place of one version and no other, and return the new version.
+
+        Parameters
+        ----------
+        version : str or None
+            Of what is there; None: nothing is.
+
+        Raises
+        ------
+        ConflictError
+            If something else is there; it stays. Of several who put other bytes at once one gets through.
+        """
         ...

@@ -26,7 +26,7 @@ from google.cloud import storage  # type: ignore[attr-defined]  # published with
 from google.cloud.storage.exceptions import InvalidResponse
 
 from coverslip.errors import ConflictError, StoreError, UsageError
-from coverslip.stores.base import LocalInstance, OnBytes, PutOutcome, PutResult, StoredInstance
+from coverslip.stores.base import LocalInstance, OnBytes, PutOutcome, PutResult, StoredInstance, VersionedBytes
 from coverslip.stores.digests import require_unchanged
 from coverslip.stores.google_credentials import load_google_credentials
 from coverslip.stores.google_failures import FAILURES, status_of, store_failure
@@ -195,6 +195,22 @@ class GcsStore(NamedBytes):
     def put_bytes(self, name: str, data: bytes) -> None:
         """Put a small object in place of the one that was there a moment before."""
         there = self.find_object(name)
+        self.swap_bytes(name, data, there.generation if there else None)
+
+    def read_versioned(self, name: str) -> VersionedBytes | None:
+        """Return a small object, or None; its version is its generation."""
+        while (stored := self.find_object(name)) is not None:
+            try:
+                data = self.read_range(stored, 0, stored.size_bytes or 0)
+            except StoreError as error:
+                if error.retryable:
+                    raise
+                continue  # another generation has taken its place
+            return VersionedBytes(data, stored.generation or "")
+        return None
+
+    def swap_bytes(self, name: str, data: bytes, version: str | None) -> str:
+        """Put a small object in place of one generation."""
         blob = self._blob(name)
         crc32c = _Crc32c()
         crc32c.update(data)
@@ -205,7 +221,7 @@ class GcsStore(NamedBytes):
                 lambda retry: blob.upload_from_string(
                     data,
                     content_type="application/octet-stream",
-                    if_generation_match=int(there.generation or 0) if there else 0,
+                    if_generation_match=int(version or 0),
                     checksum=None,
                     timeout=self._timeout,
                     retry=retry,
@@ -213,9 +229,11 @@ class GcsStore(NamedBytes):
                 412,
             )
         except google.api_core.exceptions.PreconditionFailed:
-            stored = self.find_object(name)
+            stored = self.find_object(name)  # it may be what an attempt of ours has put, whose answer was lost
             if stored is None or stored.crc32c != crc32c.hexdigest():
                 raise ConflictError(f"{name}: was put by somebody else at the same time") from None
+            return stored.generation or ""
+        return str(blob.generation)
 
     def remove(self, stored: StoredInstance) -> bool:
         """Remove an object, if it is still the one that was found."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import stat
@@ -12,7 +13,7 @@ from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from coverslip.errors import ConflictError, StoreError, UsageError
-from coverslip.stores.base import LocalInstance, OnBytes, PutOutcome, PutResult, StoredInstance
+from coverslip.stores.base import LocalInstance, OnBytes, PutOutcome, PutResult, StoredInstance, VersionedBytes
 from coverslip.stores.objects import NamedBytes, require_object_name
 from coverslip.stores.options import Naming, StoreOptions
 from coverslip.stores.whole_file import is_temporary, iter_chunks, whole_file
@@ -107,6 +108,31 @@ class LocalStore(NamedBytes):
         with whole_file(self._path(name), replacing=True) as file:
             file.write(data)
 
+    def read_versioned(self, name: str) -> VersionedBytes | None:
+        """Return a small file, or None; its version is its digest."""
+        with _told_failures(name):
+            try:
+                data = self._path(name).read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        return VersionedBytes(data, _version_of(data))
+
+    def swap_bytes(self, name: str, data: bytes, version: str | None) -> str:
+        """Put a small file in place of one version; others on this machine wait meanwhile."""
+        path = self._path(name)
+        with _told_failures(name):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            there = self.read_versioned(name)
+            if (there.version if there else None) != version:
+                raise ConflictError(f"{name}: was put by somebody else at the same time")
+            self.put_bytes(name, data)
+        finally:
+            os.close(folder)
+        return _version_of(data)
+
     def remove(self, stored: StoredInstance) -> bool:
         """Remove a file, and its folders as far as they are empty then."""
         name = self.name_of(stored)
@@ -145,6 +171,10 @@ class LocalStore(NamedBytes):
             raise StoreError(
                 f"{instance.path.name}: md5 {digest.hexdigest()} was read, expected {instance.md5}; has it changed?"
             )
+
+
+def _version_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 @contextlib.contextmanager

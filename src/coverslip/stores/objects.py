@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 from coverslip.errors import StoreError
-from coverslip.stores.base import Comparison, InstanceUids, LocalInstance, OnBytes, PutResult, StoredInstance
+from coverslip.stores.base import (
+    Comparison,
+    InstanceUids,
+    LocalInstance,
+    OnBytes,
+    PutResult,
+    StoredInstance,
+    VersionedBytes,
+)
 from coverslip.stores.options import Naming
 from coverslip.stores.part10 import Part10File
 from coverslip.stores.quiet import no_pydicom_warnings
@@ -87,6 +95,14 @@ class NamedBytes(ABC):
     @abstractmethod
     def put_bytes(self, name: str, data: bytes) -> None:
         """Put a small object."""
+
+    @abstractmethod
+    def read_versioned(self, name: str) -> VersionedBytes | None:
+        """Return a small object with its version, or None."""
+
+    @abstractmethod
+    def swap_bytes(self, name: str, data: bytes, version: str | None) -> str:
+        """Put a small object in place of one version."""
 
     @abstractmethod
     def remove(self, stored: StoredInstance) -> bool:

@@ -28,7 +28,7 @@ from obstore.exceptions import (
 from obstore.store import S3Store as Bucket
 
 from coverslip.errors import ConflictError, StoreError, UsageError
-from coverslip.stores.base import LocalInstance, OnBytes, PutOutcome, PutResult, StoredInstance
+from coverslip.stores.base import LocalInstance, OnBytes, PutOutcome, PutResult, StoredInstance, VersionedBytes
 from coverslip.stores.digests import require_unchanged
 from coverslip.stores.objects import NamedBytes
 from coverslip.stores.options import Anonymous, StoreDefault, StoreOptions
@@ -211,6 +211,41 @@ class S3Store(NamedBytes):
         if not self._takes_conditions:
             return None
         return {"e_tag": there.generation} if there and there.generation else "create"
+
+    def read_versioned(self, name: str) -> VersionedBytes | None:
+        """Return a small object, or None; its version is its entity tag."""
+        self.location_of(name)
+
+        def read() -> VersionedBytes:
+            found = obstore.get(self._bucket, name)
+            return VersionedBytes(bytes(found.bytes()), found.meta["e_tag"] or "")
+
+        try:
+            return self._call(name, read, FileNotFoundError)
+        except FileNotFoundError:
+            return None
+
+    def swap_bytes(self, name: str, data: bytes, version: str | None) -> str:
+        """Put a small object in place of one with an entity tag; of no use where a service takes no conditions."""
+        self.location_of(name)
+        mode: PutMode = "create" if version is None else {"e_tag": version}
+        try:
+            told = self._call(
+                name,
+                lambda: obstore.put(self._bucket, name, data, mode=mode, use_multipart=False),
+                AlreadyExistsError,
+                NotSupportedError,
+                PreconditionError,
+                FileNotFoundError,
+            )
+            return told["e_tag"] or ""
+        except NotSupportedError:
+            raise StoreError(f"{name}: the store takes no conditions, so nothing can be agreed on there") from None
+        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+            there = self.read_versioned(name)
+            if there is None or there.data != data:
+                raise ConflictError(f"{name}: was put by somebody else at the same time") from None
+            return there.version
 
     def remove(self, stored: StoredInstance) -> bool:
         """Remove an object."""
