@@ -1,0 +1,73 @@
+"""The catalog that pages search, used by one thread at a time."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coverslip.catalog.search import SearchRequest, SearchResult, open_search
+from coverslip.server.archive import Archive
+
+if TYPE_CHECKING:
+    from coverslip.catalog.search import SearchableCatalog
+
+__all__ = ["CatalogSearch"]
+
+
+class CatalogSearch:
+    """Answers searches of a catalog; safe in any thread.
+
+    Parameters
+    ----------
+    path : Path
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._stack = ExitStack()
+        self._catalog: SearchableCatalog | None = None
+        self._open()
+
+    def _open(self) -> SearchableCatalog:
+        if self._catalog is None:
+            self._catalog = self._stack.enter_context(open_search(self._path))
+        return self._catalog
+
+    def read_archive(self) -> Archive:
+        """Return all that the catalog tells of."""
+        with self._lock:
+            return Archive.from_catalog(self._open().connection)
+
+    def search(self, request: SearchRequest) -> SearchResult:
+        """Search slides.
+
+        Raises
+        ------
+        UsageError
+            If a filter is none.
+        """
+        with self._lock:
+            return self._open().search(request)
+
+    def rows(self, sql: str, parameters: list[Any]) -> list[dict[str, Any]]:
+        """Return what a query gives, as mappings by column."""
+        with self._lock:
+            cursor = self._open().connection.execute(sql, parameters)
+            names = [column[0] for column in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def change(self, work: Any) -> None:
+        """Close the catalog, let it be written, and open it again when it is searched next."""
+        with self._lock:
+            self._stack.close()
+            self._stack, self._catalog = ExitStack(), None
+            work(self._path)
+
+    def close(self) -> None:
+        """Close the catalog."""
+        with self._lock:
+            self._stack.close()
+            self._catalog = None
