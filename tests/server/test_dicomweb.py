@@ -203,7 +203,10 @@ def test_dicomweb_client_reads_a_slide(server: Running, slide: Slide) -> None:
 @pytest.mark.filterwarnings("ignore:no bulk data URI handler provided:UserWarning")
 def test_wsidicom_reads_the_same_pixels_as_from_the_files(server: Running, slide: Slide) -> None:
     client = WsiDicomWebClient.create_client(f"{server.url}/dicomweb")
-    with WsiDicom.open_web(client, slide.study, slide.series) as web, WsiDicom.open(list(slide.files.values())) as files:
+    with (
+        WsiDicom.open_web(client, slide.study, slide.series) as web,
+        WsiDicom.open(list(slide.files.values())) as files,
+    ):
         assert web.size == files.size
         assert len(web.pyramid) == len(files.pyramid)
         for level in (0, 1):

@@ -15,8 +15,10 @@ from coverslip import __version__
 from coverslip.errors import CoverslipError
 from coverslip.server.dicomweb_routes import dicomweb_router
 from coverslip.server.front import Front
+from coverslip.server.rendered_routes import rendered_router
 from coverslip.server.responses import answer_error
 from coverslip.server.service import Service
+from coverslip.server.tile_routes import tile_router
 
 __all__ = ["make_app"]
 
@@ -45,6 +47,8 @@ def make_app(service: Service) -> Front:
         redirect_slashes=False,
     )
     app.include_router(dicomweb_router(service))
+    app.include_router(rendered_router(service))
+    app.include_router(tile_router(service))
     _add_health(app, service)
     for error in (HTTPException, CoverslipError, Exception):
         app.add_exception_handler(error, answer_error)

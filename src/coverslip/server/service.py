@@ -11,6 +11,8 @@ from starlette.exceptions import HTTPException
 
 from coverslip.server.archive import Archive, IndexedInstance, IndexedSeries
 from coverslip.server.open_instances import OpenInstance, OpenInstances
+from coverslip.server.rendering import Renderer
+from coverslip.server.slide_image import SlideImages
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -33,6 +35,8 @@ class Service:
     ----------
     archive : Archive
     opened : OpenInstances
+    slides : SlideImages
+    renderer : Renderer
     settings : ServerSettings
     search : CatalogSearch or None
         What the pages search; None without a catalog.
@@ -51,6 +55,8 @@ class Service:
         self.archive = archive
         self.places = places
         self.opened = OpenInstances(places)
+        self.slides = SlideImages(self.opened)
+        self.renderer = Renderer(self.opened, settings.limits)
         self.settings = settings
         self.search = search
         self.receiver = receiver

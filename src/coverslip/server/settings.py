@@ -16,8 +16,8 @@ class Limits:
     ----------
     output_pixels : int
         Of one rendered picture.
-    decoded_frames : int
-        That one rendered picture may need.
+    decoded_pixels : int
+        Of the frames that one rendered picture may need.
     frames_per_request : int
         In one list of frames.
     results : int
@@ -33,8 +33,8 @@ class Limits:
         Until a request's head has come; that a client may take nothing of an answer; that an answer may take to begin.
     """
 
-    output_pixels: int = 16 << 20
-    decoded_frames: int = 1024
+    output_pixels: int = 4 << 20
+    decoded_pixels: int = 80 << 20
     frames_per_request: int = 1000
     results: int = 1000
     upload_bytes: int = 8 << 30
