@@ -181,7 +181,7 @@ def wrk(folder: Path, url: str, path: str, connections: int, seconds: int, frame
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in text or "Socket errors" in text:
         raise RuntimeError(text)
-    times = {int(name): _ms(value) for name, value in re.findall(r"^\s+(50|99)%\s+(\S+)$", text, re.MULTILINE)}
+    times = {int(name): _ms(value) for name, value in re.findall(r"^\s+(50|99)%\s+(\S+)", text, re.MULTILINE)}
     return Rate(float(re.search(r"Requests/sec:\s+([\d.]+)", text).group(1)), times[50], times[99])
 
 

@@ -15,6 +15,7 @@ from coverslip import __version__
 from coverslip.errors import CoverslipError
 from coverslip.server.dicomweb_routes import dicomweb_router
 from coverslip.server.front import Front
+from coverslip.server.page_routes import page_router
 from coverslip.server.rendered_routes import rendered_router
 from coverslip.server.responses import answer_error
 from coverslip.server.service import Service
@@ -49,6 +50,7 @@ def make_app(service: Service) -> Front:
     app.include_router(dicomweb_router(service))
     app.include_router(rendered_router(service))
     app.include_router(tile_router(service))
+    app.include_router(page_router(service))
     _add_health(app, service)
     for error in (HTTPException, CoverslipError, Exception):
         app.add_exception_handler(error, answer_error)
