@@ -13,7 +13,7 @@ const browser = await chromium.launch({
   ],
 })
 const page = await browser.newPage({ viewport: { width: 1280, height: 800 } })
-page.setDefaultTimeout(30_000)
+page.setDefaultTimeout(60_000)
 const messages = []
 const failedRequests = []
 const otherHosts = []
@@ -72,8 +72,8 @@ try {
   await page.goto(`${url}/`)
   await page.keyboard.press('Tab')
   report.skip = await page.evaluate(() => document.activeElement.textContent)
-  await page.locator('.slide', { has: page.locator(`a[href="/slides/${slide}"]`) }).click()
-  await page.waitForURL(`**/slides/${slide}`)
+  await page.locator(`a[href="/slides/${slide}"]`).click()
+  await page.waitForURL(/\/slides\//, { waitUntil: 'commit' })
   await ready()
   report.slide = {
     state: await page.getAttribute('#viewer', 'data-state'),
@@ -91,9 +91,7 @@ try {
   }
   await settled()
   report.zoomed = { resolution: await resolution(), hash: new URL(page.url()).hash, file: await shoot('5-zoomed') }
-  const address = page.url()
-  await page.goto('about:blank')
-  await page.goto(address)
+  await page.reload({ waitUntil: 'domcontentloaded' }) // as somebody who was given the address
   await ready()
   report.shared = { resolution: await resolution() }
   await page.setViewportSize({ width: 390, height: 800 })
@@ -103,7 +101,7 @@ try {
     width: await page.evaluate(() => document.documentElement.scrollWidth), file: await shoot('6-phone'),
   }
   await page.setViewportSize({ width: 1280, height: 800 })
-  await page.goto(`${url}/slides/${channels}`)
+  await page.goto(`${url}/slides/${channels}`, { waitUntil: 'domcontentloaded' })
   await ready()
   await settled()
   report.channels = {

@@ -19,6 +19,7 @@ from coverslip.server.page_routes import page_router
 from coverslip.server.rendered_routes import rendered_router
 from coverslip.server.responses import answer_error
 from coverslip.server.service import Service
+from coverslip.server.stow_routes import stow_router
 from coverslip.server.tile_routes import tile_router
 
 __all__ = ["make_app"]
@@ -51,6 +52,8 @@ def make_app(service: Service) -> Front:
     app.include_router(rendered_router(service))
     app.include_router(tile_router(service))
     app.include_router(page_router(service))
+    if service.receiver is not None:
+        app.include_router(stow_router(service))
     _add_health(app, service)
     for error in (HTTPException, CoverslipError, Exception):
         app.add_exception_handler(error, answer_error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,16 +23,25 @@ class CatalogSearch:
     Parameters
     ----------
     path : Path
+    refresh : callable, optional
+        Writes what is new into the catalog, while it is closed here.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, refresh: Callable[[], None] | None = None) -> None:
         self._path = path
+        self._refresh = refresh
+        self._is_old = False
         self._lock = threading.Lock()
         self._stack = ExitStack()
         self._catalog: SearchableCatalog | None = None
         self._open()
 
     def _open(self) -> SearchableCatalog:
+        if self._is_old and self._refresh is not None:
+            self._is_old = False
+            self._stack.close()
+            self._stack, self._catalog = ExitStack(), None
+            self._refresh()
         if self._catalog is None:
             self._catalog = self._stack.enter_context(open_search(self._path))
         return self._catalog
@@ -59,12 +69,9 @@ class CatalogSearch:
             names = [column[0] for column in cursor.description or ()]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
-    def change(self, work: Any) -> None:
-        """Close the catalog, let it be written, and open it again when it is searched next."""
-        with self._lock:
-            self._stack.close()
-            self._stack, self._catalog = ExitStack(), None
-            work(self._path)
+    def note_change(self) -> None:
+        """Let the catalog be written before it is searched next."""
+        self._is_old = True
 
     def close(self) -> None:
         """Close the catalog."""

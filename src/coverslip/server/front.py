@@ -38,10 +38,14 @@ _METHODS = b"GET, HEAD, OPTIONS, POST"
 _ANSWERED = b"ETag, Content-Type, Warning, Retry-After"
 _UIDS = re.compile(r"(?<=/)[0-9.]{5,64}(?=/|$)")
 _PAGES_POLICY = (
-    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob: data:; "
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; "
+    # The hash is that of the one style element that dicom-microscopy-viewer adds to a page.
+    "style-src 'self' 'sha256-JxUHoUDhN6FBkSak1coehzJME/jqPm3SsO+5PriuYOg='; img-src 'self' blob: data:; "
     "connect-src 'self'; worker-src 'self' blob:; font-src 'self'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
+# What the viewer's decoders run in: a worker has the policy of its own script, and WebAssembly's glue makes functions.
+_WORKER_POLICY = "default-src 'none'; script-src 'self' 'unsafe-eval'; connect-src 'self'; frame-ancestors 'none'"
 _SLIM_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' blob: data:; connect-src 'self' blob: data:; worker-src 'self' blob:; font-src 'self' data:; "
@@ -252,7 +256,9 @@ class Front:
         if kind.startswith(b"text/html"):
             policy = _SLIM_POLICY if path.startswith("/slim") else _PAGES_POLICY
             added.append((b"content-security-policy", policy.encode()))
-        else:
+        elif path.startswith("/viewer/"):
+            added.append((b"content-security-policy", _WORKER_POLICY.encode()))
+        elif not path.startswith("/slim"):
             # Whatever a file holds: shown by itself it must not run anything.
             added.append((b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"))
         return [*headers, *added]

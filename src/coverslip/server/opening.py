@@ -17,6 +17,7 @@ from coverslip.server.catalog_search import CatalogSearch
 from coverslip.server.places import Places
 from coverslip.server.service import Service
 from coverslip.server.settings import ServerSettings
+from coverslip.server.stow import Receiver
 
 if TYPE_CHECKING:
     from coverslip.stores.base import Store
@@ -64,10 +65,18 @@ def open_service(
             catalog = folder / "catalog.duckdb"
             report = _index(what, store, catalog, on_progress)
             problems = [f"{each.location}: {each.reason}" for each in report.failures]
-            search = CatalogSearch(catalog)
+            search = CatalogSearch(catalog, lambda: _refresh(what, store, catalog))
         stack.callback(search.close)
         places = Places([store] if store is not None else [], open_store)
-        yield Service(search.read_archive(), places, settings, search), problems
+        service = Service(search.read_archive(), places, settings, search)
+        if settings.writable and store is not None:
+            service.receiver = Receiver(store, service.archive, lambda _uids: search.note_change())
+        yield service, problems
+
+
+def _refresh(what: str, store: Store, catalog: Path) -> None:
+    """Index what has been stored since; what is there already is read again and left as it is."""
+    _index(what, store, catalog, None)
 
 
 def _index(what: str, store: Store, catalog: Path, on_progress: OnProgress | None) -> IndexReport:

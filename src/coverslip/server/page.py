@@ -10,7 +10,7 @@ from importlib.resources import files
 
 from starlette.responses import HTMLResponse
 
-__all__ = ["answer_page", "definitions", "make_page", "read_static", "static_url"]
+__all__ = ["answer_page", "definitions", "make_page", "message", "read_static", "static_url"]
 
 
 @lru_cache(32)
@@ -59,7 +59,8 @@ def make_page(
 <a class="brand" href="/">coverslip</a>
 <form action="/" method="get" role="search">
 <label class="unseen" for="text">Words in the descriptions of slides</label>
-<input id="text" name="q" type="search" value="{escape(text, quote=True)}" placeholder="Search slides" autocomplete="off">
+<input id="text" name="q" type="search" value="{escape(text, quote=True)}" placeholder="Search slides"
+ autocomplete="off">
 <button>Search</button>
 </form>
 </header>
@@ -69,6 +70,11 @@ def make_page(
 </body>
 </html>
 """
+
+
+def message(title: str, text: str) -> str:
+    """Return the body of a page that says one thing; the text is HTML."""
+    return f'<section class="message"><h1>{escape(title)}</h1><p>{text}</p><p><a href="/">All slides</a></p></section>'
 
 
 def answer_page(html: str, status: int = 200) -> HTMLResponse:

@@ -12,7 +12,7 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 from coverslip.server.caching import answer_cached, not_modified
 from coverslip.server.dicomweb_routes import Uid
 from coverslip.server.front import COOKIE, session_of
-from coverslip.server.page import answer_page, make_page, read_static
+from coverslip.server.page import answer_page, make_page, message, read_static
 from coverslip.server.search_page import search_page
 from coverslip.server.service import Service
 from coverslip.server.slide_page import slide_page
@@ -44,9 +44,8 @@ def page_router(service: Service) -> APIRouter:
     def one_slide(series: Uid) -> Response:
         found = service.archive.series.get(series)
         if found is None:
-            text = "This slide is not here: it was removed, or the address is wrong."
-            body = f'<section class="message"><h1>No such slide</h1><p>{text}</p><p><a href="/">All slides</a></p></section>'
-            return answer_page(make_page("No such slide", body), 404)
+            title, text = "No such slide", "This slide is not here: it was removed, or the address is wrong."
+            return answer_page(make_page(title, message(title, text)), 404)
         return answer_page(slide_page(service, found))
 
     @router.get("/static/{name}")

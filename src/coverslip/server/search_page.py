@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from coverslip.catalog.search import SearchRequest
 from coverslip.catalog.search_filters import FIELDS, Kind
 from coverslip.errors import UsageError
-from coverslip.server.page import make_page, static_url
+from coverslip.server.page import make_page, message, static_url
 
 if TYPE_CHECKING:
     from coverslip.catalog.search import Facet, FoundSlide, SearchResult
@@ -53,9 +53,8 @@ def search_page(search: CatalogSearch, archive: Archive, parameters: Sequence[tu
             modalities = value
         elif name == "page":
             number = int(value) if value.isascii() and value.isdigit() and 0 < len(value) < 6 else 1
-        elif name in _FACETS or name in _NAMED:
-            if value:
-                filters.setdefault(name, []).append(value)
+        elif value and (name in _FACETS or name in _NAMED):
+            filters.setdefault(name, []).append(value)
     number = max(1, number)
     request = SearchRequest(
         filters=filters,
@@ -90,8 +89,7 @@ def search_page(search: CatalogSearch, archive: Archive, parameters: Sequence[tu
 
 
 def _message(title: str, text: str) -> str:
-    body = f'<section class="message"><h1>{escape(title)}</h1><p>{escape(text)}</p><p><a href="/">All slides</a></p></section>'
-    return make_page(title, body)
+    return make_page(title, message(title, escape(text)))
 
 
 def _counts(found: SearchResult) -> str:
@@ -165,7 +163,7 @@ def _chosen(text: str, modalities: str, filters: Mapping[str, Sequence[str]]) ->
 def _slides(found: SearchResult, archive: Archive) -> str:
     if not found.slides:
         if not archive.instances:
-            text = "There is nothing here yet. Convert slides with <code>coverslip convert</code>, then serve their folder."
+            text = "There is nothing here yet: <code>coverslip convert</code> makes slides, then serve their folder."
         else:
             text = "No slide fits all filters. Take one away above, or <a href='/'>see all slides</a>."
         return f'<p class="empty">{text}</p>'

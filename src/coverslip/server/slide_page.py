@@ -85,7 +85,8 @@ def _viewer(series: IndexedSeries, image: SlideImage | None, problem: str) -> st
     if not has_viewer():
         return f"""<figure class="still"><img src="{place}/thumbnail?viewport=1600,1200" alt="The whole slide">
 <figcaption>The viewer is not part of this installation. In a checkout, <code>make viewer</code> fetches
-dicom-microscopy-viewer; a wheel that is built after that holds it. Tiles and DICOMweb work without it.</figcaption></figure>"""
+dicom-microscopy-viewer; a wheel that is built after that holds it. Tiles and DICOMweb work without it.</figcaption>
+</figure>"""
     spacing = image.spacing_mm[1] if image.spacing_mm else 0
     return f"""<div id="viewer" tabindex="0" role="application" data-state="loading"
  aria-label="Slide image. Arrow keys move, plus and minus zoom, 0 shows the whole slide."
@@ -147,7 +148,8 @@ def _channels(service: Service, image: SlideImage | None) -> str:
             f'<label><input type="checkbox" data-part="shown"{" checked" if index < 4 else ""}> shown</label>'
             f'<label>colour <input type="color" data-part="color" value="#{color}"></label>'
             f'<label>from <input type="number" data-part="low" min="0" max="{most}" value="{low:.0f}"></label>'
-            f'<label>to <input type="number" data-part="high" min="0" max="{most}" value="{high:.0f}"></label></fieldset>'
+            f'<label>to <input type="number" data-part="high" min="0" max="{most}" value="{high:.0f}"></label>'
+            "</fieldset>"
         )
     return f'<div id="channels">{"".join(rows)}</div>'
 
@@ -230,7 +232,8 @@ def _scan(service: Service, scan: RadiologySeries) -> str:
     link = "not published"
     if base:
         separator = "&" if "?" in base else "?"
-        url = f"{base}{separator}StudyInstanceUIDs={scan.StudyInstanceUID}&initialSeriesInstanceUID={scan.SeriesInstanceUID}"
+        series = f"&initialSeriesInstanceUID={scan.SeriesInstanceUID}"
+        url = f"{base}{separator}StudyInstanceUIDs={scan.StudyInstanceUID}{series}"
         link = f'<a href="{escape(url, quote=True)}" rel="noreferrer noopener" target="_blank">OHIF</a>'
     return (
         f"<tr><td>{escape(scan.Modality)}</td><td>{escape(scan.SeriesDescription or '')}</td>"

@@ -40,9 +40,9 @@ def add_slim(router: APIRouter, folder: Path) -> None:
         if name.startswith("config/") and name.endswith(".js"):
             return Response(_CONFIG, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
         path = files.get(name)
-        if path is None and Path(name).suffix and "." in name.rpartition("/")[2] and "/series/" not in name:
-            if not name.startswith("studies/"):
-                raise HTTPException(404, "there is no such file")
+        # What looks like a file is one or is missing; anything else is a place within the application.
+        if path is None and Path(name).suffix and not name.startswith("studies/"):
+            raise HTTPException(404, "there is no such file")
         path = path or files["index.html"]
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         if path.suffix == ".wasm":

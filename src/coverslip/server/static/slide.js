@@ -32,7 +32,14 @@ const start = async () => {
   const map = viewer.getMap()
   const view = map.getView()
   channels(viewer)
-  const whole = () => view.fit(view.getProjection().getExtent(), { padding: [16, 16, 16, 16] })
+  const whole = () => {
+    const [left, bottom, right, top] = view.getProjection().getExtent()
+    const turned = Math.abs(Math.sin(view.getRotation())) > 0.5 // the viewer turns a slide by its orientation
+    const [across, down] = map.getSize() ?? [800, 600]
+    const [width, height] = turned ? [top - bottom, right - left] : [right - left, top - bottom]
+    view.setCenter([(left + right) / 2, (bottom + top) / 2])
+    view.setResolution(view.getConstrainedResolution(Math.max(width / across, height / down) * 1.03, 1))
+  }
   move(view, whole)
   restore(view) || whole()
   map.on('moveend', () => { remember(view); drawScale(view) })
