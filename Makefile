@@ -61,6 +61,7 @@ demo: $(INSTALLED) ## build a synthetic slide, convert and validate it, and show
 
 .PHONY: test
 test: $(INSTALLED) system $(VIEWER) ## run all tests
+	@$(if $(VIEWER),if [[ -f $(VIEWER) && ! -d $(SHIPPED) ]]; then $(MAKE) viewer; fi)
 	@$(PYTHON) -m pytest $(PYTEST_ARGS)
 
 # The viewer tests need a browser and npm, those of DICOMweb Orthanc. Without them, and without the right to install them,
@@ -79,6 +80,17 @@ system:
 
 tests/viewer/node_modules/.package-lock.json: tests/viewer/package-lock.json | system
 	@if command -v npm >/dev/null; then npm ci --prefix tests/viewer --loglevel=error --no-audit --no-fund >/dev/null && touch $@; fi
+
+# The viewer of the pages of `coverslip serve`, as npm locks it; the wheel holds what lies there when it is built.
+SHIPPED := src/coverslip/server/viewer
+.PHONY: viewer
+viewer: $(VIEWER) ## copy dicom-microscopy-viewer into the package, for the pages of coverslip serve
+	@if [[ ! -d tests/viewer/node_modules/dicom-microscopy-viewer ]]; then echo "npm is needed: apt-get install npm"; exit 1; fi
+	@rm -rf $(SHIPPED) && mkdir -p $(SHIPPED)/dynamic-import
+	@cd tests/viewer/node_modules && cp dicom-microscopy-viewer/dist/dicomMicroscopyViewer.bundle.min.js \
+		dicom-microscopy-viewer/dist/*.LICENSE.txt dicomweb-client/build/dicomweb-client.js ../../../$(SHIPPED)/ \
+		&& cp dicom-microscopy-viewer/dist/dynamic-import/*.wasm \
+		dicom-microscopy-viewer/dist/dynamic-import/dataLoader.worker.min.js ../../../$(SHIPPED)/dynamic-import/
 
 .PHONY: lint
 lint: $(INSTALLED) ## check style, format and types
@@ -125,6 +137,6 @@ lock: $(INSTALLED) ## resolve the newest versions that pyproject.toml allows int
 
 .PHONY: clean
 clean: ## remove everything that make has made
-	@rm -rf $(VENV) .demo .bench .screenshots build dist htmlcov .coverage .coverage.* .*_cache .hypothesis \
+	@rm -rf $(VENV) $(SHIPPED) .demo .bench .screenshots build dist htmlcov .coverage .coverage.* .*_cache .hypothesis \
 		tests/viewer/node_modules
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

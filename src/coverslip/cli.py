@@ -30,6 +30,7 @@ from coverslip.plan_commands import plan
 from coverslip.remap_commands import remap
 from coverslip.run_commands import run
 from coverslip.search_commands import attach, facets, search
+from coverslip.serve_commands import serve
 from coverslip.status_commands import collect, status
 from coverslip.upload_commands import handover, retract, upload
 from coverslip.validate_commands import validate
@@ -91,6 +92,7 @@ cli.add_command(formats)
 cli.add_command(index)
 cli.add_command(remap)
 cli.add_command(validate)
+cli.add_command(serve)
 cli.add_command(upload)
 cli.add_command(handover)
 cli.add_command(retract)

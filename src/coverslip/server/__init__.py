@@ -1,0 +1,1 @@
+"""Slides over HTTP: DICOMweb, tiles and pages over a folder, a store or a catalog."""

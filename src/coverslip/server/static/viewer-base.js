@@ -1,0 +1,1 @@
+window.PUBLIC_LIB_URL = '/viewer/dynamic-import/'
