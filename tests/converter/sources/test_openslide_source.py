@@ -159,32 +159,6 @@ def test_a_mirax_slide_has_the_background_that_its_settings_fill_with(mirax):
         assert source.pyramids[0].levels[0]._background.tolist() == [0xF0, 0xF0, 0xF0]
 
 
-@pytest.mark.parametrize(
-    ("pattern", "file_count", "compression", "lossy_method"),
-    [
-        ("cmu1-pyramid-1989*.dcm", 4, "JPEG", "ISO_10918_1"),
-        ("highdicom-sm_image.dcm", 1, "none", None),
-        ("wsi2dcm-jpeg2000.dcm", 1, "JPEG 2000", None),
-    ],
-)
-def test_dicom_made_elsewhere_is_read_with_all_files_of_its_series(
-    shared, pattern, file_count, compression, lossy_method
-):
-    (path,) = (shared / "slides/dicom").glob(pattern)
-    with open_slide(path) as source, openslide.OpenSlide(path) as other:
-        assert (source.format_name, len(source.files)) == ("dicom", file_count)
-        level = source.pyramids[0].levels[0]
-        assert (level.compression, level.lossy_method) == (compression, lossy_method)
-        columns, rows = other.dimensions
-        expected = np.asarray(other.read_region((0, 0), 0, (columns, rows)))[..., :3]
-        assert np.array_equal(level.read_region(0, 0, rows, columns)[0], expected)
-
-
-def test_dicom_that_is_no_rgb_slide_is_unsupported(shared):
-    with pytest.raises(UnsupportedSourceError, match="OpenSlide"):
-        open_slide(shared / "slides/dicom/highdicom-seg_image_sm_dots_tiled_full.dcm")
-
-
 class TestVmu(SlideSourceContract):
     @pytest.fixture
     def slide(self, tmp_path):

@@ -189,15 +189,14 @@ FORMATS: tuple[SlideFormat | RefusedFormat, ...] = (
     SlideFormat(
         "dicom",
         "DICOM WSI",
-        "openslide_source",
+        "dicom_wsi",
         lambda evidence: evidence.header[128:132] == b"DICM",
         "magic bytes DICM at byte 128",
-        _AGAIN,
+        "JPEG, JPEG 2000, HTJ2K, JPEG-LS and uncompressed frames copied bit for bit",
         "all",
         "label, overview, thumbnail",
-        "Pixel Spacing",
+        "Pixel Spacing, else the extent of the imaged volume",
         "real and synthetic",
-        *_OPENSLIDE,
     ),
     RefusedFormat(
         "philips-isyntax",

@@ -379,22 +379,7 @@ def _files(path: Path, vendor: str) -> tuple[Path, ...]:
         values = re.findall(r"^[^=\r\n]+=(.+?)\s*$", path.read_text("utf-8", "replace"), re.MULTILINE)
         named = {path.parent / value for value in values if value and "/" not in value}
         others = sorted(file for file in named if file.is_file())
-    elif vendor == "dicom":
-        series = _series(path)
-        others = sorted(file for file in path.parent.iterdir() if file != path and _series(file) == series)
     return (path, *others)
-
-
-def _series(path: Path) -> str | None:
-    """Return the SeriesInstanceUID of a DICOM file, None if the file is no such."""
-    from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
-
-    try:
-        dataset = dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
-    except (OSError, InvalidDicomError):
-        return None
-    return str(dataset.SeriesInstanceUID) if "SeriesInstanceUID" in dataset else None
 
 
 def _associated_images(
