@@ -115,12 +115,6 @@ def test_a_slide_damaged_inside_is_corrupt_when_read(shared, tmp_path):
         source.pyramids[0].levels[0].read_region(0, 0, 1536, 2048)
 
 
-@pytest.mark.parametrize("name", ["RGB-8bit.czi", "mosaic_test.czi"])
-def test_a_slide_that_openslide_refuses_is_unsupported_with_its_reason(shared, name):
-    with pytest.raises(UnsupportedSourceError, match="Unrecognized subblock dimension"):
-        open_slide(shared / "slides/real" / name)
-
-
 def test_a_file_of_no_vendor_under_a_vendors_name_is_unsupported(tmp_path):
     path = tmp_path / "slide.mrxs"
     path.write_bytes(b"\xff\xd8\xff\xd9")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from ctypes import POINTER, c_uint32
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,7 +21,7 @@ from coverslip.converter.sources.spacing import plausible_spacing, scaled_spacin
 from coverslip.converter.sources.stored_tiles import unreadable_kind
 from coverslip.converter.sources.tiff_structure import Compression, TiffStructure
 from coverslip.converter.sources.tile_region import repeat_edges
-from coverslip.converter.sources.vendor_metadata import slide_metadata
+from coverslip.converter.sources.vendor_metadata import slide_metadata, unknown_loss
 from coverslip.errors import CorruptSourceError, UnsupportedSourceError
 from coverslip.metadata_maps.vendor_table import VendorTable, load_vendor
 from coverslip.tiler.codecs.base import FrameFormat, Pixels
@@ -217,7 +218,12 @@ class OpenSlideSource:
         self.close()
 
 
-def open_source(path: Path, structure: TiffStructure | None, background: tuple[int, int, int]) -> OpenSlideSource:
+def open_source(
+    path: Path,
+    structure: TiffStructure | None,
+    background: tuple[int, int, int],
+    compression: tuple[str, str | None] | None = None,
+) -> OpenSlideSource:
     """Open a slide with OpenSlide.
 
     Parameters
@@ -227,6 +233,8 @@ def open_source(path: Path, structure: TiffStructure | None, background: tuple[i
         The file's directories if it is a TIFF; closed here, OpenSlide reads them itself.
     background : tuple of int
         RGB under what is transparent, unless the slide tells its own.
+    compression : tuple, optional
+        Name and lossy method, where the caller knows better than OpenSlide tells.
 
     Raises
     ------
@@ -241,7 +249,7 @@ def open_source(path: Path, structure: TiffStructure | None, background: tuple[i
         kind = unreadable_kind(page)
         if kind:
             raise UnsupportedSourceError(f"a slide of {kind}, which is not read yet; 8-bit RGB is")
-    compression = page.compression if page else None
+    tiff_compression = page.compression if page else None
     if structure is not None:
         structure.close()
     try:
@@ -251,24 +259,30 @@ def open_source(path: Path, structure: TiffStructure | None, background: tuple[i
     except OpenSlideError as error:
         raise UnsupportedSourceError(f"a slide that OpenSlide cannot read: {_one_line(error)}") from error
     try:
-        return _describe(path, slide, compression, background)
+        return _describe(path, slide, compression or tiff_compression, background)
     except BaseException:
         slide.close()
         raise
 
 
 def _describe(
-    path: Path, slide: OpenSlide, tiff_compression: int | None, background: tuple[int, int, int]
+    path: Path,
+    slide: OpenSlide,
+    known_compression: tuple[str, str | None] | int | None,
+    background: tuple[int, int, int],
 ) -> OpenSlideSource:
     properties = slide.properties
     vendor = properties.get("openslide.vendor", "unknown")
     table = load_vendor(vendor)
     title = table.title or f"{vendor} (OpenSlide)"
     findings: list[Finding] = []
-    compression = _compression(properties, tiff_compression, vendor)
-    if compression[0] == "unknown":
-        message = "how the tiles are compressed is not known: earlier lossy compression cannot be told"
-        findings.append(Finding("source.compression-unknown", Severity.WARNING, message))
+    compression = (
+        known_compression
+        if isinstance(known_compression, tuple)
+        else _compression(properties, known_compression, vendor)
+    )
+    if compression[0] in ("unknown", "JPEG XR"):
+        findings.append(unknown_loss(compression[0]))
     if _is_vmu(properties):
         message = "samples of 12 bits are read as their upper eight"
         findings.append(Finding("source.bits-dropped", Severity.WARNING, message))
@@ -283,18 +297,20 @@ def _describe(
     closing = ExitStack()  # an OpenSlide must not be closed twice, this may be
     closing.callback(slide.close)
     files = _files(path, vendor)
-    area = _scanned_area(properties, slide.dimensions)
-    if not 0 < area[2] * area[3] <= _MOST_PIXELS:
-        raise CorruptSourceError(f"a scanned area of {area[2]} x {area[3]} pixels, which no slide has")
-    levels = _levels(slide, area, spacing, background, compression, sum(file.stat().st_size for file in files))
-    pyramid = SourcePyramid(
-        levels,
-        origin_mm=_origin(area, slide.dimensions, spacing),
-        stitched=vendor in _STITCHED or "openslide.region[1].x" in properties,
-    )
+    stored_bytes = sum(file.stat().st_size for file in files)
+    areas = _scanned_areas(properties, slide.dimensions, vendor)
+    pyramids = []
+    for area in areas:
+        if not 0 < area[2] * area[3] <= _MOST_PIXELS:
+            raise CorruptSourceError(f"a scanned area of {area[2]} x {area[3]} pixels, which no slide has")
+        share = area[2] * area[3] / sum(one[2] * one[3] for one in areas)
+        levels = _levels(slide, area, spacing, background, compression, round(stored_bytes * share))
+        stitched = vendor in _STITCHED or (len(areas) == 1 and "openslide.region[1].x" in properties)
+        origin = _origin(area, slide.dimensions, spacing)
+        pyramids.append(SourcePyramid(levels, origin_mm=origin, stitched=stitched))
     metadata = slide_metadata(properties, table, lowlevel.read_icc_profile(slide._osr))  # noqa: SLF001
     return OpenSlideSource(
-        path, files, closing, _FORMATS.get(vendor, f"openslide-{vendor}"), title, metadata, (pyramid,),
+        path, files, closing, _FORMATS.get(vendor, f"openslide-{vendor}"), title, metadata, pyramids,
         _associated_images(slide, background, compression[1], table.overview_label), tuple(findings),
     )  # fmt: skip
 
@@ -350,13 +366,27 @@ def _spacing(properties: Mapping[str, str], table: VendorTable) -> PixelSpacing 
     return plausible_spacing(row_um, column_um, "OpenSlide mpp")
 
 
-def _scanned_area(properties: Mapping[str, str], dimensions: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return (row, column, rows, columns) of OpenSlide's bounds, or the whole canvas."""
+def _scanned_areas(
+    properties: Mapping[str, str], dimensions: tuple[int, int], vendor: str
+) -> list[tuple[int, int, int, int]]:
+    """Return (row, column, rows, columns) of each scene of a CZI if none covers another, else of OpenSlide's bounds."""
+    regions: list[tuple[int, int, int, int]] = []
+    while vendor == "zeiss" and f"openslide.region[{len(regions)}].x" in properties:
+        name = f"openslide.region[{len(regions)}]"
+        row, column, rows, columns = (int(properties[f"{name}.{side}"]) for side in ("y", "x", "height", "width"))
+        regions.append((row, column, rows, columns))
+    if len(regions) > 1 and not any(_overlap(one, other) for one, other in combinations(regions, 2)):
+        return regions
     bounds = [properties.get(f"openslide.bounds-{name}") for name in ("y", "x", "height", "width")]
     if any(bound is None for bound in bounds):
-        return 0, 0, dimensions[1], dimensions[0]
+        return [(0, 0, dimensions[1], dimensions[0])]
     row, column, rows, columns = (int(bound) for bound in bounds if bound is not None)
-    return row, column, rows, columns
+    return [(row, column, rows, columns)]
+
+
+def _overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> bool:
+    """Whether two areas, (row, column, rows, columns), have pixels in common."""
+    return all(one[axis] < other[axis] + other[axis + 2] and other[axis] < one[axis] + one[axis + 2] for axis in (0, 1))
 
 
 def _origin(
