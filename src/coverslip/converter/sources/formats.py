@@ -38,6 +38,11 @@ def _is_isyntax(evidence: Evidence) -> bool:
     return b'ObjectType="DPUfsImport"' in evidence.header and not evidence.pages
 
 
+def _is_vsi(evidence: Evidence) -> bool:
+    # A .vsi is a TIFF of small pictures; what was scanned lies in .ets files in the folder beside it.
+    return evidence.header.startswith((b"SIS\0", b"ETS\0")) or evidence.path.suffix.lower() == ".vsi"
+
+
 def _is_huron(evidence: Evidence) -> bool:
     return re.match(r"Source = .*^Resolution = ", evidence.description, re.DOTALL | re.MULTILINE) is not None
 
@@ -198,19 +203,27 @@ FORMATS: tuple[SlideFormat | RefusedFormat, ...] = (
         "Pixel Spacing, else the extent of the imaged volume",
         "real and synthetic",
     ),
-    RefusedFormat(
+    SlideFormat(
         "philips-isyntax",
         "Philips iSyntax",
+        "philips_isyntax",
         _is_isyntax,
         "magic text DPUfsImport in a file that is no TIFF",
-        "export it as TIFF or DICOM with the vendor's software",
+        "wavelets, encoded again, as pyisyntax gives the pixels",
+        "all",
+        "label, overview",
+        "dimensions in the XML",
+        "synthetic, of a blank slide; no real one was to be had",
+        "isyntax",
+        "pip install 'coverslip[isyntax]'",
+        "pyisyntax of coverslip[isyntax]",
     ),
     RefusedFormat(
-        "olympus-ets",
-        "Olympus ETS",
-        lambda evidence: evidence.header.startswith((b"SIS\0", b"ETS\0")),
-        "magic bytes SIS or ETS",
-        "convert the slide's .vsi file to OME-TIFF with bfconvert",
+        "olympus-vsi",
+        "Olympus VSI and ETS",
+        _is_vsi,
+        "the name ends with .vsi, or magic bytes SIS or ETS",
+        "convert the slide's .vsi file, beside its folder, to OME-TIFF with bfconvert of Bio-Formats",
     ),
     SlideFormat(
         "ome-tiff",

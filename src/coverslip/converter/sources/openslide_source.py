@@ -17,21 +17,18 @@ import numpy as np
 from openslide import OpenSlide, OpenSlideError, OpenSlideUnsupportedFormatError, lowlevel
 
 from coverslip.converter.sources.base import AssociatedImage, PixelSpacing, SlideMetadata, SourcePyramid
+from coverslip.converter.sources.pixel_level import PixelLevel
 from coverslip.converter.sources.spacing import plausible_spacing, scaled_spacing
 from coverslip.converter.sources.stored_tiles import unreadable_kind
 from coverslip.converter.sources.tiff_structure import Compression, TiffStructure
-from coverslip.converter.sources.tile_region import repeat_edges
 from coverslip.converter.sources.vendor_metadata import slide_metadata, unknown_loss
 from coverslip.errors import CorruptSourceError, UnsupportedSourceError
 from coverslip.metadata_maps.vendor_table import VendorTable, load_vendor
-from coverslip.tiler.codecs.base import FrameFormat, Pixels
-from coverslip.tiler.grid import TileAddress, TileGrid
+from coverslip.tiler.codecs.base import Pixels
 from coverslip.validators.report import Finding, Severity
 
 __all__ = ["OpenSlideLevel", "OpenSlideSource", "open_source"]
 
-_NOT_REUSABLE = "OpenSlide gives pixels, not the stored tiles"
-_TILE = (512, 512)
 _MOST_PIXELS = 1 << 38
 """Of a base level: half a million by half a million."""
 _STITCHED = frozenset({"mirax", "trestle", "ventana", "zeiss"})
@@ -73,7 +70,7 @@ _FORMATS = {
 _ASSOCIATED = {"label": "label", "macro": "overview", "thumbnail": "thumbnail"}
 
 
-class OpenSlideLevel:
+class OpenSlideLevel(PixelLevel):
     """One level of a slide, cropped to its scanned area; a `SourceLevel` without stored frames.
 
     Parameters
@@ -91,12 +88,6 @@ class OpenSlideLevel:
         Estimate, as OpenSlide does not tell: the share of the files' bytes that falls to this level's pixels.
     """
 
-    dtype: np.dtype[np.generic] = np.dtype(np.uint8)
-    samples_per_pixel = 3
-    frame_format: FrameFormat | None = None
-    color = "RGB"
-    not_reusable: str | None = _NOT_REUSABLE
-
     def __init__(
         self,
         slide: OpenSlide,
@@ -111,54 +102,16 @@ class OpenSlideLevel:
         self._background = np.array(background, np.uint16)
         self._top, self._left, rows, columns = area
         self._downsample = slide.level_downsamples[level_index]
-        self.level_index = level_index
         level_rows, level_columns = (max(1, round(extent / self._downsample)) for extent in (rows, columns))
-        self.grid = TileGrid(level_rows, level_columns, *_TILE)
-        self.decoding_unit = _TILE
-        self.pixel_spacing: PixelSpacing | None = None
-        self.compression, self.lossy_method = compression
-        self.stored_bytes = stored_bytes
+        super().__init__(
+            (level_rows, level_columns),
+            level_index,
+            not_reusable="OpenSlide gives pixels, not the stored tiles",
+            compression=compression,
+            stored_bytes=stored_bytes,
+        )
 
-    def read_frame(self, address: TileAddress) -> bytes | None:
-        """See `ReadableLevel`; there are no stored frames."""
-        raise ValueError(f"no stored frame at {address}: {_NOT_REUSABLE}")
-
-    def expected_frame_lengths(self) -> None:
-        """See `ReadableLevel`; there are no stored frames."""
-
-    def decode_frame(self, frame: bytes, address: TileAddress) -> Pixels:
-        """See `ReadableLevel`; there are no stored frames."""
-        raise ValueError(f"no stored frame of {len(frame)} bytes at {address}: {_NOT_REUSABLE}")
-
-    def decode_half_frame(self, frame: bytes, address: TileAddress) -> Pixels | None:
-        """See `ReadableLevel`; there are no stored frames."""
-        return self.decode_frame(frame, address)
-
-    def blank_frame(self) -> bytes:
-        """See `ReadableLevel`; there are no stored frames."""
-        raise ValueError(f"no frame to be like: {_NOT_REUSABLE}")
-
-    def read_region(
-        self,
-        row: int,
-        column: int,
-        rows: int,
-        columns: int,
-        *,
-        focal_plane_index: int = 0,
-        optical_path_index: int = 0,
-    ) -> tuple[Pixels, int]:
-        """See `ReadableLevel`; what the file holds no pixels for is background, and not counted."""
-        valid_rows = min(rows, self.grid.total_pixel_matrix_rows - row)
-        valid_columns = min(columns, self.grid.total_pixel_matrix_columns - column)
-        if row < 0 or column < 0 or valid_rows < 1 or valid_columns < 1:
-            raise ValueError(f"region of {rows} x {columns} at ({row}, {column}) holds no pixel of the matrix")
-        pixels = np.empty((rows, columns, 3), np.uint8)
-        pixels[:valid_rows, :valid_columns] = self._read(row, column, valid_rows, valid_columns)
-        repeat_edges(pixels, valid_rows, valid_columns)
-        return pixels, 0
-
-    def _read(self, row: int, column: int, rows: int, columns: int) -> Pixels:
+    def _read(self, row: int, column: int, rows: int, columns: int, focal_plane_index: int) -> Pixels:
         # Straight into an array of premultiplied ARGB words: half the time of a PIL image.
         words = np.empty((rows, columns), np.uint32)
         x = self._left + round(column * self._downsample)

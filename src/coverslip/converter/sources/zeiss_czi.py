@@ -13,24 +13,19 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Self
 from xml.etree import ElementTree as ET
 
-import numpy as np
-
-from coverslip.converter.sources.base import AssociatedImage, PixelSpacing, SlideMetadata, SlideSource, SourcePyramid
+from coverslip.converter.sources.base import AssociatedImage, SlideMetadata, SlideSource, SourcePyramid
+from coverslip.converter.sources.pixel_level import PixelLevel
 from coverslip.converter.sources.spacing import plausible_spacing
 from coverslip.converter.sources.tiff_structure import TiffStructure
-from coverslip.converter.sources.tile_region import repeat_edges
 from coverslip.converter.sources.vendor_metadata import slide_metadata, unknown_loss
 from coverslip.converter.sources.xml_text import parse_xml
 from coverslip.errors import CorruptSourceError, MissingDependencyError, UnsupportedSourceError
 from coverslip.metadata_maps.vendor_table import load_vendor
-from coverslip.tiler.codecs.base import FrameFormat, Pixels
-from coverslip.tiler.grid import TileAddress, TileGrid
+from coverslip.tiler.codecs.base import Pixels
 from coverslip.validators.report import Finding, Severity
 
 __all__ = ["CziLevel", "CziSource", "open_source"]
 
-_NOT_REUSABLE = "the library gives pixels, not the stored tiles"
-_TILE = (512, 512)
 _MOST_PIXELS = 1 << 38
 _INSTALL = "pip install 'coverslip[czi]'"
 _COMPRESSIONS: Mapping[int, tuple[str, str | None]] = {
@@ -46,7 +41,7 @@ _UNKNOWN: tuple[str, str | None] = ("unknown", None)
 _MOST_DIRECTORY_BYTES = 1 << 28
 
 
-class CziLevel:
+class CziLevel(PixelLevel):
     """The base level of a scene; a `SourceLevel` without stored frames.
 
     Parameters
@@ -67,14 +62,6 @@ class CziLevel:
     stored_bytes : int
     """
 
-    dtype: np.dtype[np.generic] = np.dtype(np.uint8)
-    samples_per_pixel = 3
-    frame_format: FrameFormat | None = None
-    color = "RGB"
-    not_reusable: str | None = _NOT_REUSABLE
-    level_index = 0
-    decoding_unit = _TILE
-
     def __init__(
         self,
         reader: Any,
@@ -88,52 +75,22 @@ class CziLevel:
         stored_bytes: int,
     ) -> None:
         self._reader, self._lock, self._scene = reader, lock, scene
-        self._top, self._left, rows, columns = area
+        self._top, self._left = area[:2]
         self._background = tuple(value / 255 for value in background)
-        self.grid = TileGrid(rows, columns, *_TILE, focal_planes)
-        self.pixel_spacing: PixelSpacing | None = None
-        self.compression, self.lossy_method = compression
-        self.stored_bytes = stored_bytes
+        super().__init__(
+            area[2:],
+            0,
+            not_reusable="pylibCZIrw gives pixels, not the stored tiles",
+            compression=compression,
+            stored_bytes=stored_bytes,
+            focal_planes=focal_planes,
+        )
 
-    def read_frame(self, address: TileAddress) -> bytes | None:
-        """See `ReadableLevel`; there are no stored frames."""
-        raise ValueError(f"no stored frame at {address}: {_NOT_REUSABLE}")
-
-    def expected_frame_lengths(self) -> None:
-        """See `ReadableLevel`; there are no stored frames."""
-
-    def decode_frame(self, frame: bytes, address: TileAddress) -> Pixels:
-        """See `ReadableLevel`; there are no stored frames."""
-        raise ValueError(f"no stored frame of {len(frame)} bytes at {address}: {_NOT_REUSABLE}")
-
-    def decode_half_frame(self, frame: bytes, address: TileAddress) -> Pixels | None:
-        """See `ReadableLevel`; there are no stored frames."""
-        return self.decode_frame(frame, address)
-
-    def blank_frame(self) -> bytes:
-        """See `ReadableLevel`; there are no stored frames."""
-        raise ValueError(f"no frame to be like: {_NOT_REUSABLE}")
-
-    def read_region(
-        self,
-        row: int,
-        column: int,
-        rows: int,
-        columns: int,
-        *,
-        focal_plane_index: int = 0,
-        optical_path_index: int = 0,
-    ) -> tuple[Pixels, int]:
-        """See `ReadableLevel`; what the file holds no pixels for is background, and not counted."""
-        valid_rows = min(rows, self.grid.total_pixel_matrix_rows - row)
-        valid_columns = min(columns, self.grid.total_pixel_matrix_columns - column)
-        if row < 0 or column < 0 or valid_rows < 1 or valid_columns < 1:
-            raise ValueError(f"region of {rows} x {columns} at ({row}, {column}) holds no pixel of the matrix")
-        pixels = np.empty((rows, columns, 3), np.uint8)
+    def _read(self, row: int, column: int, rows: int, columns: int, focal_plane_index: int) -> Pixels:
         try:
             with self._lock:
-                bgr = self._reader.read(
-                    roi=(self._left + column, self._top + row, valid_columns, valid_rows),
+                bgr: Pixels = self._reader.read(
+                    roi=(self._left + column, self._top + row, columns, rows),
                     plane={"Z": focal_plane_index},
                     scene=self._scene,
                     pixel_type="Bgr24",
@@ -142,9 +99,7 @@ class CziLevel:
         except Exception as error:
             message = f"pylibCZIrw cannot read {rows} x {columns} pixels at ({row}, {column}): {_one_line(error)}"
             raise CorruptSourceError(message, level_index=0) from error
-        pixels[:valid_rows, :valid_columns] = bgr[..., ::-1]
-        repeat_edges(pixels, valid_rows, valid_columns)
-        return pixels, 0
+        return bgr[..., ::-1]
 
 
 @dataclass(frozen=True, slots=True)
