@@ -11,6 +11,7 @@ from coverslip.converter.sources.tiff_structure import TagCode
 __all__ = ["FORMATS"]
 
 _OPENSLIDE = ("openslide", "pip install openslide-python openslide-bin")
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _AGAIN = "encoded again, as OpenSlide gives the pixels"
 
 
@@ -142,28 +143,48 @@ FORMATS: tuple[SlideFormat | RefusedFormat, ...] = (
     SlideFormat(
         "trestle",
         "Trestle TIFF",
-        "openslide_source",
+        "openslide_tiff",
         lambda evidence: evidence.text(TagCode.SOFTWARE).startswith("MedScan"),
         "Software starts with MedScan",
-        f"{_AGAIN}, stitched",
+        f"JPEG copied bit for bit where no tiles overlap; else {_AGAIN}, stitched",
         "all",
         "overview",
-        "none in the file that is a slide's",
+        "resolution tags, in micrometres per pixel",
         "synthetic",
         *_OPENSLIDE,
     ),
     SlideFormat(
         "huron-tiff",
         "Huron TIFF",
-        "openslide_source",
+        "openslide_tiff",
         _is_huron,
         "ImageDescription with Source and Resolution",
-        _AGAIN,
+        "JPEG copied bit for bit",
         "all",
         "label, overview, thumbnail",
         "resolution tags",
         "synthetic",
         *_OPENSLIDE,
+    ),
+    SlideFormat(
+        "argos-avs",
+        "Argos AVS",
+        "openslide_tiff",
+        lambda evidence: "Argos.Scan.Metadata" in evidence.text(TagCode.ARGOS_METADATA),
+        "TIFF tag 65000 with Argos.Scan.Metadata",
+        "JPEG copied bit for bit",
+        "all, of the focal plane in the middle",
+        "overview, thumbnail",
+        "resolution tags",
+        "synthetic",
+        *_OPENSLIDE,
+    ),
+    RefusedFormat(
+        "motic-mds",
+        "Motic MDS",
+        lambda evidence: evidence.header.startswith(_OLE) and evidence.path.suffix.lower() in (".mds", ".mdsx"),
+        "magic bytes of an OLE file whose name ends with .mds or .mdsx",
+        "export it as TIFF or SVS with the vendor's software, which is read with its tiles as they are",
     ),
     SlideFormat(
         "zeiss-czi",

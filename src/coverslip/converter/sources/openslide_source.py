@@ -54,6 +54,7 @@ _COMPRESSIONS: dict[int | str, tuple[str, str | None]] = {
 """Name and Lossy Image Compression Method, by TIFF compression, DICOM transfer syntax or vendor."""
 
 _FORMATS = {
+    "argos": "argos-avs",
     "dicom": "dicom",
     "hamamatsu": "hamamatsu-vms",
     "huron": "huron-tiff",
@@ -99,6 +100,7 @@ class OpenSlideLevel(PixelLevel):
         stored_bytes: int,
     ) -> None:
         self._slide = slide
+        self.background = background
         self._background = np.array(background, np.uint16)
         self._top, self._left, rows, columns = area
         self._downsample = slide.level_downsamples[level_index]
@@ -316,6 +318,8 @@ def _spacing(properties: Mapping[str, str], table: VendorTable) -> PixelSpacing 
         row_um, column_um = (float(properties[name]) for name in table.fields["PixelSpacing"])
     except (KeyError, ValueError):
         return None
+    if row_um == column_um == 1 and properties.get("tiff.ResolutionUnit") == "none":
+        return None  # what TIFF files say that know nothing
     return plausible_spacing(row_um, column_um, "OpenSlide mpp")
 
 
