@@ -168,6 +168,7 @@ class Block:
         address = TileAddress(row, column, *self._plane)
         frame = self._copy_frame(address)
         if not self._wants_pixels:
+            source.check_frame(frame, address)
             return None
         pixels = source.decode_frame(frame, address)
         if pixels.shape[:2] != (grid.rows, grid.columns):

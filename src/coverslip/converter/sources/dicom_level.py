@@ -16,6 +16,7 @@ from coverslip.converter.sources.tile_region import read_tiled_region
 from coverslip.errors import CorruptSourceError, SourceError, StoreError, UnsupportedSourceError
 from coverslip.tiler.codecs import encoder_like, jpeg_stream, make_decoder
 from coverslip.tiler.codecs.base import FrameDecoder, FrameFormat, Pixels
+from coverslip.tiler.codecs.frame_check import FrameCheck
 from coverslip.tiler.grid import TileAddress, TileGrid
 from coverslip.validators.instance import InstanceView
 
@@ -156,6 +157,17 @@ class DicomLevel:
             else:
                 return None
         return [lengths[frame] if frame >= 0 else len(self._blank_frame) for frame in self._frames.tolist()]
+
+    def check_frame(self, frame: bytes, address: TileAddress) -> None:
+        """See `ReadableLevel`."""
+        try:
+            self._check.check(frame)
+        except CorruptSourceError as error:
+            raise self._corrupt(error, self._frame_of(address)) from error
+
+    @cached_property
+    def _check(self) -> FrameCheck:
+        return FrameCheck(self._format)
 
     def decode_frame(self, frame: bytes, address: TileAddress) -> Pixels:
         """See `ReadableLevel`."""

@@ -75,6 +75,10 @@ class PixelLevel(ABC):
         """See `ReadableLevel`; there are no stored frames."""
         return None
 
+    def check_frame(self, frame: bytes, address: TileAddress) -> None:
+        """See `ReadableLevel`; there are no stored frames."""
+        self.decode_frame(frame, address)
+
     def decode_frame(self, frame: bytes, address: TileAddress) -> Pixels:
         """See `ReadableLevel`; there are no stored frames."""
         raise ValueError(f"no stored frame of {len(frame)} bytes at {address}: {self.not_reusable}")
