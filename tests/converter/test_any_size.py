@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openslide import OpenSlide
 from pydicom import dcmread
@@ -30,7 +30,7 @@ from coverslip.converter.convert import convert_slide
 from coverslip.converter.request import ConversionRequest
 from coverslip.converter.sources import open_slide
 
-EXAMPLES = 3
+EXAMPLES = 6
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def made(name: str, shape: Shape) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=EXAMPLES, deadline=None, derandomize=True)
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(shape=SHAPES)
 def test_every_frame_is_where_it_was_and_what_it_was(name: str, shape: Shape) -> None:
     _, copied, seen_by_openslide = FORMATS[name]
