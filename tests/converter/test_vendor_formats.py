@@ -58,8 +58,8 @@ SHARED = {
     "ventana.bif": True,
     "ventana_nobif.tif": True,
     "mirax.mrxs": False,
-    "trestle.tif": False,
-    "huron.tif": False,
+    "trestle.tif": True,
+    "huron.tif": True,
     "vms/slide.vms": False,
 }
 

@@ -90,6 +90,10 @@ class ArrayLevel:
         data = self.encode(self.stored_tile(address))
         return data[: len(data) // 2] if address in self.corrupt else data
 
+    def check_frame(self, frame: bytes, address: TileAddress) -> None:
+        if address in self.corrupt:
+            raise CorruptSourceError("breaks off", level_index=0, frame_index=self.grid.frame_index(address))
+
     def decode_frame(self, frame: bytes, address: TileAddress) -> Pixels:
         with self.named_corruption(address):
             if self.coding == "native":

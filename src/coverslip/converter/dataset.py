@@ -128,6 +128,8 @@ class SeriesDescription:
     series_number : int
     lowest_plane_um : float
         Z of the first focal plane.
+    orientation : tuple of float or None
+        Image Orientation (Slide); None for the label on the left.
     """
 
     identity: SeriesIdentity
@@ -141,6 +143,7 @@ class SeriesDescription:
     deid: DeidClaims = NOTHING_CLAIMED
     series_number: int = 1
     lowest_plane_um: float = 0.0
+    orientation: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,7 +430,7 @@ def _add_geometry(ds: Dataset, series: SeriesDescription) -> None:
     ds.ImagedVolumeHeight = series.base_size[0] * series.base_spacing_mm[0]
     ds.ImagedVolumeWidth = series.base_size[1] * series.base_spacing_mm[1]
     ds.ImagedVolumeDepth = NOMINAL_DEPTH_UM
-    ds.ImageOrientationSlide = LABEL_ON_THE_LEFT
+    ds.ImageOrientationSlide = [format_decimal(cosine) for cosine in series.orientation or LABEL_ON_THE_LEFT]
     ds.TotalPixelMatrixOriginSequence = [_origin_item(*(series.origin_mm or NOMINAL_ORIGIN_MM), series.lowest_plane_um)]
     ds.TotalPixelMatrixFocalPlanes = series.focal_planes
     ds.NumberOfOpticalPaths = len(series.optical_paths)

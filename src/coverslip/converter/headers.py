@@ -50,6 +50,7 @@ def open_writers(stack: ExitStack, folder: Path, plan: SeriesPlan, request: Conv
             icc_profile=plan.icc_profile,
             series_number=plan.region_number,
             lowest_plane_um=pyramid.focal_plane_offsets_um[0],
+            orientation=pyramid.orientation,
         )
     )
     if request.mapped is not None:

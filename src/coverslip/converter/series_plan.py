@@ -315,9 +315,10 @@ def _plan_level(
     level = pyramid.levels[index]
     ancestor = next(one for one in reversed(pyramid.levels[: index + 1]) if one.stored_level_index is not None)
     stored = source_pyramid.levels[ancestor.stored_level_index or 0]
-    earlier: tuple[tuple[str, float], ...] = ()
-    if stored.lossy_method is not None and not (level.frame_format and level.frame_format.lossy_method):
-        earlier = ((stored.lossy_method, _stored_ratio(stored)),)
+    earlier = source_pyramid.lossy_history.get(stored.level_index, ())
+    told = bool(earlier) and stored.frame_format is not None and stored.frame_format.lossy_method is None
+    if stored.lossy_method is not None and not told and not (level.frame_format and level.frame_format.lossy_method):
+        earlier = (*earlier, (stored.lossy_method, _stored_ratio(stored)))
     steps: list[Code] = []
     words: list[str] = []
     if source_pyramid.stitched:

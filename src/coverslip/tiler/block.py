@@ -191,6 +191,9 @@ class Block:
             for frame in read_frame_row(source, TileAddress(row, left, *self._plane), count):
                 if frame is None:
                     self.missing_tiles += 1
+                elif not self._wants_pixels:
+                    # Nothing decodes it.
+                    source.check_frame(frame, TileAddress(row, left + len(self.frames[0][row - top]), *self._plane))
                 self.frames[0][row - top].append(source.blank_frame() if frame is None else frame)
 
     def _copied(self, address: TileAddress) -> bytes:

@@ -62,6 +62,16 @@ class ReadableLevel(Protocol):
         """
         ...
 
+    def check_frame(self, frame: bytes, address: TileAddress) -> None:
+        """Look at what `read_frame` returned without decoding it, for frames that nobody decodes.
+
+        Raises
+        ------
+        CorruptSourceError
+            If its markers say that it is not whole; `address` names it.
+        """
+        ...
+
     def decode_frame(self, frame: bytes, address: TileAddress) -> Pixels:
         """Decode what `read_frame` returned to (rows, columns, samples), a fresh or thread-local array.
 

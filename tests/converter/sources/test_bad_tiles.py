@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from tests.factories.aperio import write_aperio_svs
 from tests.factories.damage import corrupt_tile, tile_past_the_end
 from tests.factories.generic import write_tiled_tiff
 from tests.factories.hamamatsu import write_ndpi
+from tests.factories.vendor_tiff import write_trestle
 
 from coverslip.converter.convert import convert_slide
 from coverslip.converter.request import ConversionRequest
@@ -114,9 +114,9 @@ def test_a_slide_of_nothing_but_bad_tiles_is_refused(tmp_path):
         convert(slide, tmp_path / "out", blank_bad_tiles=True)
 
 
-def test_a_library_that_reads_nothing_after_a_bad_tile_is_not_trusted(shared, tmp_path):
-    slide = shutil.copyfile(shared / "slides/synthetic/trestle.tif", tmp_path / "slide.tif")
-    slide.chmod(0o644)
+def test_a_library_that_reads_nothing_after_a_bad_tile_is_not_trusted(tmp_path):
+    slide = tmp_path / "slide.tif"
+    write_trestle(slide, rows=1300, columns=700, overlap=16)
     corrupt_tile(slide, tile=40)
     with pytest.raises(UnsupportedSourceError, match="reads nothing after a bad tile"):
         convert(slide, tmp_path / "out", blank_bad_tiles=True)

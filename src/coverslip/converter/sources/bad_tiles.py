@@ -164,6 +164,9 @@ class _ScreenedLevel:
         blank = len(self.level.blank_frame())
         return [blank if index in self.bad else length for index, length in enumerate(lengths)]
 
+    def check_frame(self, frame: bytes, address: TileAddress) -> None:
+        self.level.check_frame(frame, address)
+
     def decode_frame(self, frame: bytes, address: TileAddress) -> Pixels:
         return self.level.decode_frame(frame, address)
 

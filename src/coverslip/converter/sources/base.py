@@ -135,6 +135,10 @@ class SourcePyramid:
         Whether pixels are put together from overlapping or blended stored tiles, or flattened.
     bad_tiles : mapping
         By level: frames that do not decode, and are read as missing because that was asked for.
+    orientation : tuple of float or None
+        Image Orientation (Slide), if the file tells; the label lies on the left without it.
+    lossy_history : mapping
+        By level: method and ratio of each lossy compression before that of the stored tiles, if the file tells.
     """
 
     levels: Sequence[SourceLevel]
@@ -143,6 +147,8 @@ class SourcePyramid:
     origin_mm: tuple[float, float] | None = None
     stitched: bool = False
     bad_tiles: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    orientation: tuple[float, ...] | None = None
+    lossy_history: Mapping[int, tuple[tuple[str, float], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,9 @@ class _PlaneOfLevel:
         grid = self.level.grid
         return [lengths[grid.frame_index(self._address(address))] for address in self.grid.iter_addresses()]
 
+    def check_frame(self, frame: bytes, address: TileAddress) -> None:
+        self.level.check_frame(frame, self._address(address))
+
     def decode_frame(self, frame: bytes, address: TileAddress) -> Pixels:
         return self.level.decode_frame(frame, self._address(address))
 

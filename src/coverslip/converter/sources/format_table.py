@@ -23,7 +23,7 @@ def format_rows() -> list[dict[str, Any]]:
                     "name": one.name,
                     "title": one.title,
                     "detected_by": one.detected_by,
-                    "read_by": one.dependency or "coverslip",
+                    "read_by": one.readers or one.dependency or "coverslip",
                     "stored_tiles": one.frames,
                     "levels": one.levels,
                     "associated_images": one.associated,

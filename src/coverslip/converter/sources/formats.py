@@ -11,6 +11,7 @@ from coverslip.converter.sources.tiff_structure import TagCode
 __all__ = ["FORMATS"]
 
 _OPENSLIDE = ("openslide", "pip install openslide-python openslide-bin")
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _AGAIN = "encoded again, as OpenSlide gives the pixels"
 
 
@@ -36,6 +37,11 @@ def _is_philips(evidence: Evidence) -> bool:
 
 def _is_isyntax(evidence: Evidence) -> bool:
     return b'ObjectType="DPUfsImport"' in evidence.header and not evidence.pages
+
+
+def _is_vsi(evidence: Evidence) -> bool:
+    # A .vsi is a TIFF of small pictures; what was scanned lies in .ets files in the folder beside it.
+    return evidence.header.startswith((b"SIS\0", b"ETS\0")) or evidence.path.suffix.lower() == ".vsi"
 
 
 def _is_huron(evidence: Evidence) -> bool:
@@ -137,23 +143,23 @@ FORMATS: tuple[SlideFormat | RefusedFormat, ...] = (
     SlideFormat(
         "trestle",
         "Trestle TIFF",
-        "openslide_source",
+        "openslide_tiff",
         lambda evidence: evidence.text(TagCode.SOFTWARE).startswith("MedScan"),
         "Software starts with MedScan",
-        f"{_AGAIN}, stitched",
+        f"JPEG copied bit for bit where no tiles overlap; else {_AGAIN}, stitched",
         "all",
         "overview",
-        "none in the file that is a slide's",
+        "resolution tags, in micrometres per pixel",
         "synthetic",
         *_OPENSLIDE,
     ),
     SlideFormat(
         "huron-tiff",
         "Huron TIFF",
-        "openslide_source",
+        "openslide_tiff",
         _is_huron,
         "ImageDescription with Source and Resolution",
-        _AGAIN,
+        "JPEG copied bit for bit",
         "all",
         "label, overview, thumbnail",
         "resolution tags",
@@ -161,17 +167,37 @@ FORMATS: tuple[SlideFormat | RefusedFormat, ...] = (
         *_OPENSLIDE,
     ),
     SlideFormat(
+        "argos-avs",
+        "Argos AVS",
+        "openslide_tiff",
+        lambda evidence: "Argos.Scan.Metadata" in evidence.text(TagCode.ARGOS_METADATA),
+        "TIFF tag 65000 with Argos.Scan.Metadata",
+        "JPEG copied bit for bit",
+        "all, of the focal plane in the middle",
+        "overview, thumbnail",
+        "resolution tags",
+        "synthetic",
+        *_OPENSLIDE,
+    ),
+    RefusedFormat(
+        "motic-mds",
+        "Motic MDS",
+        lambda evidence: evidence.header.startswith(_OLE) and evidence.path.suffix.lower() in (".mds", ".mdsx"),
+        "magic bytes of an OLE file whose name ends with .mds or .mdsx",
+        "export it as TIFF or SVS with the vendor's software, which is read with its tiles as they are",
+    ),
+    SlideFormat(
         "zeiss-czi",
         "Zeiss CZI",
-        "openslide_source",
+        "zeiss_czi",
         lambda evidence: evidence.header.startswith(b"ZISRAWFILE"),
         "magic bytes ZISRAWFILE",
-        f"{_AGAIN}, stitched",
-        "all",
-        "label, overview, thumbnail",
+        "encoded again, as OpenSlide or, where the file has Z or time, pylibCZIrw gives the pixels, stitched",
+        "all; the base alone with pylibCZIrw",
+        "label, overview, thumbnail; none with pylibCZIrw",
         "metadata segment",
-        "not tested; two real files that OpenSlide refuses are refused",
-        *_OPENSLIDE,
+        "synthetic; real, one RGB and one 16-bit, which is refused",
+        readers="openslide, or pylibCZIrw of coverslip[czi]",
     ),
     SlideFormat(
         "sakura-svslide",
@@ -189,29 +215,36 @@ FORMATS: tuple[SlideFormat | RefusedFormat, ...] = (
     SlideFormat(
         "dicom",
         "DICOM WSI",
-        "openslide_source",
+        "dicom_wsi",
         lambda evidence: evidence.header[128:132] == b"DICM",
         "magic bytes DICM at byte 128",
-        _AGAIN,
+        "JPEG, JPEG 2000, HTJ2K, JPEG-LS and uncompressed frames copied bit for bit",
         "all",
         "label, overview, thumbnail",
-        "Pixel Spacing",
+        "Pixel Spacing, else the extent of the imaged volume",
         "real and synthetic",
-        *_OPENSLIDE,
     ),
-    RefusedFormat(
+    SlideFormat(
         "philips-isyntax",
         "Philips iSyntax",
+        "philips_isyntax",
         _is_isyntax,
         "magic text DPUfsImport in a file that is no TIFF",
-        "export it as TIFF or DICOM with the vendor's software",
+        "wavelets, encoded again, as pyisyntax gives the pixels",
+        "all",
+        "label, overview",
+        "dimensions in the XML",
+        "synthetic, of a blank slide; no real one was to be had",
+        "isyntax",
+        "pip install 'coverslip[isyntax]'",
+        "pyisyntax of coverslip[isyntax]",
     ),
     RefusedFormat(
-        "olympus-ets",
-        "Olympus ETS",
-        lambda evidence: evidence.header.startswith((b"SIS\0", b"ETS\0")),
-        "magic bytes SIS or ETS",
-        "convert the slide's .vsi file to OME-TIFF with bfconvert",
+        "olympus-vsi",
+        "Olympus VSI and ETS",
+        _is_vsi,
+        "the name ends with .vsi, or magic bytes SIS or ETS",
+        "convert the slide's .vsi file, beside its folder, to OME-TIFF with bfconvert of Bio-Formats",
     ),
     SlideFormat(
         "ome-tiff",

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from ctypes import POINTER, c_uint32
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,21 +17,18 @@ import numpy as np
 from openslide import OpenSlide, OpenSlideError, OpenSlideUnsupportedFormatError, lowlevel
 
 from coverslip.converter.sources.base import AssociatedImage, PixelSpacing, SlideMetadata, SourcePyramid
+from coverslip.converter.sources.pixel_level import PixelLevel
 from coverslip.converter.sources.spacing import plausible_spacing, scaled_spacing
 from coverslip.converter.sources.stored_tiles import unreadable_kind
 from coverslip.converter.sources.tiff_structure import Compression, TiffStructure
-from coverslip.converter.sources.tile_region import repeat_edges
-from coverslip.converter.sources.vendor_metadata import slide_metadata
+from coverslip.converter.sources.vendor_metadata import slide_metadata, unknown_loss
 from coverslip.errors import CorruptSourceError, UnsupportedSourceError
 from coverslip.metadata_maps.vendor_table import VendorTable, load_vendor
-from coverslip.tiler.codecs.base import FrameFormat, Pixels
-from coverslip.tiler.grid import TileAddress, TileGrid
+from coverslip.tiler.codecs.base import Pixels
 from coverslip.validators.report import Finding, Severity
 
 __all__ = ["OpenSlideLevel", "OpenSlideSource", "open_source"]
 
-_NOT_REUSABLE = "OpenSlide gives pixels, not the stored tiles"
-_TILE = (512, 512)
 _MOST_PIXELS = 1 << 38
 """Of a base level: half a million by half a million."""
 _STITCHED = frozenset({"mirax", "trestle", "ventana", "zeiss"})
@@ -56,6 +54,7 @@ _COMPRESSIONS: dict[int | str, tuple[str, str | None]] = {
 """Name and Lossy Image Compression Method, by TIFF compression, DICOM transfer syntax or vendor."""
 
 _FORMATS = {
+    "argos": "argos-avs",
     "dicom": "dicom",
     "hamamatsu": "hamamatsu-vms",
     "huron": "huron-tiff",
@@ -72,7 +71,7 @@ _FORMATS = {
 _ASSOCIATED = {"label": "label", "macro": "overview", "thumbnail": "thumbnail"}
 
 
-class OpenSlideLevel:
+class OpenSlideLevel(PixelLevel):
     """One level of a slide, cropped to its scanned area; a `SourceLevel` without stored frames.
 
     Parameters
@@ -90,12 +89,6 @@ class OpenSlideLevel:
         Estimate, as OpenSlide does not tell: the share of the files' bytes that falls to this level's pixels.
     """
 
-    dtype: np.dtype[np.generic] = np.dtype(np.uint8)
-    samples_per_pixel = 3
-    frame_format: FrameFormat | None = None
-    color = "RGB"
-    not_reusable: str | None = _NOT_REUSABLE
-
     def __init__(
         self,
         slide: OpenSlide,
@@ -107,57 +100,20 @@ class OpenSlideLevel:
         stored_bytes: int,
     ) -> None:
         self._slide = slide
+        self.background = background
         self._background = np.array(background, np.uint16)
         self._top, self._left, rows, columns = area
         self._downsample = slide.level_downsamples[level_index]
-        self.level_index = level_index
         level_rows, level_columns = (max(1, round(extent / self._downsample)) for extent in (rows, columns))
-        self.grid = TileGrid(level_rows, level_columns, *_TILE)
-        self.decoding_unit = _TILE
-        self.pixel_spacing: PixelSpacing | None = None
-        self.compression, self.lossy_method = compression
-        self.stored_bytes = stored_bytes
+        super().__init__(
+            (level_rows, level_columns),
+            level_index,
+            not_reusable="OpenSlide gives pixels, not the stored tiles",
+            compression=compression,
+            stored_bytes=stored_bytes,
+        )
 
-    def read_frame(self, address: TileAddress) -> bytes | None:
-        """See `ReadableLevel`; there are no stored frames."""
-        raise ValueError(f"no stored frame at {address}: {_NOT_REUSABLE}")
-
-    def expected_frame_lengths(self) -> None:
-        """See `ReadableLevel`; there are no stored frames."""
-
-    def decode_frame(self, frame: bytes, address: TileAddress) -> Pixels:
-        """See `ReadableLevel`; there are no stored frames."""
-        raise ValueError(f"no stored frame of {len(frame)} bytes at {address}: {_NOT_REUSABLE}")
-
-    def decode_half_frame(self, frame: bytes, address: TileAddress) -> Pixels | None:
-        """See `ReadableLevel`; there are no stored frames."""
-        return self.decode_frame(frame, address)
-
-    def blank_frame(self) -> bytes:
-        """See `ReadableLevel`; there are no stored frames."""
-        raise ValueError(f"no frame to be like: {_NOT_REUSABLE}")
-
-    def read_region(
-        self,
-        row: int,
-        column: int,
-        rows: int,
-        columns: int,
-        *,
-        focal_plane_index: int = 0,
-        optical_path_index: int = 0,
-    ) -> tuple[Pixels, int]:
-        """See `ReadableLevel`; what the file holds no pixels for is background, and not counted."""
-        valid_rows = min(rows, self.grid.total_pixel_matrix_rows - row)
-        valid_columns = min(columns, self.grid.total_pixel_matrix_columns - column)
-        if row < 0 or column < 0 or valid_rows < 1 or valid_columns < 1:
-            raise ValueError(f"region of {rows} x {columns} at ({row}, {column}) holds no pixel of the matrix")
-        pixels = np.empty((rows, columns, 3), np.uint8)
-        pixels[:valid_rows, :valid_columns] = self._read(row, column, valid_rows, valid_columns)
-        repeat_edges(pixels, valid_rows, valid_columns)
-        return pixels, 0
-
-    def _read(self, row: int, column: int, rows: int, columns: int) -> Pixels:
+    def _read(self, row: int, column: int, rows: int, columns: int, focal_plane_index: int) -> Pixels:
         # Straight into an array of premultiplied ARGB words: half the time of a PIL image.
         words = np.empty((rows, columns), np.uint32)
         x = self._left + round(column * self._downsample)
@@ -217,7 +173,12 @@ class OpenSlideSource:
         self.close()
 
 
-def open_source(path: Path, structure: TiffStructure | None, background: tuple[int, int, int]) -> OpenSlideSource:
+def open_source(
+    path: Path,
+    structure: TiffStructure | None,
+    background: tuple[int, int, int],
+    compression: tuple[str, str | None] | None = None,
+) -> OpenSlideSource:
     """Open a slide with OpenSlide.
 
     Parameters
@@ -227,6 +188,8 @@ def open_source(path: Path, structure: TiffStructure | None, background: tuple[i
         The file's directories if it is a TIFF; closed here, OpenSlide reads them itself.
     background : tuple of int
         RGB under what is transparent, unless the slide tells its own.
+    compression : tuple, optional
+        Name and lossy method, where the caller knows better than OpenSlide tells.
 
     Raises
     ------
@@ -241,7 +204,7 @@ def open_source(path: Path, structure: TiffStructure | None, background: tuple[i
         kind = unreadable_kind(page)
         if kind:
             raise UnsupportedSourceError(f"a slide of {kind}, which is not read yet; 8-bit RGB is")
-    compression = page.compression if page else None
+    tiff_compression = page.compression if page else None
     if structure is not None:
         structure.close()
     try:
@@ -251,24 +214,30 @@ def open_source(path: Path, structure: TiffStructure | None, background: tuple[i
     except OpenSlideError as error:
         raise UnsupportedSourceError(f"a slide that OpenSlide cannot read: {_one_line(error)}") from error
     try:
-        return _describe(path, slide, compression, background)
+        return _describe(path, slide, compression or tiff_compression, background)
     except BaseException:
         slide.close()
         raise
 
 
 def _describe(
-    path: Path, slide: OpenSlide, tiff_compression: int | None, background: tuple[int, int, int]
+    path: Path,
+    slide: OpenSlide,
+    known_compression: tuple[str, str | None] | int | None,
+    background: tuple[int, int, int],
 ) -> OpenSlideSource:
     properties = slide.properties
     vendor = properties.get("openslide.vendor", "unknown")
     table = load_vendor(vendor)
     title = table.title or f"{vendor} (OpenSlide)"
     findings: list[Finding] = []
-    compression = _compression(properties, tiff_compression, vendor)
-    if compression[0] == "unknown":
-        message = "how the tiles are compressed is not known: earlier lossy compression cannot be told"
-        findings.append(Finding("source.compression-unknown", Severity.WARNING, message))
+    compression = (
+        known_compression
+        if isinstance(known_compression, tuple)
+        else _compression(properties, known_compression, vendor)
+    )
+    if compression[0] in ("unknown", "JPEG XR"):
+        findings.append(unknown_loss(compression[0]))
     if _is_vmu(properties):
         message = "samples of 12 bits are read as their upper eight"
         findings.append(Finding("source.bits-dropped", Severity.WARNING, message))
@@ -283,18 +252,20 @@ def _describe(
     closing = ExitStack()  # an OpenSlide must not be closed twice, this may be
     closing.callback(slide.close)
     files = _files(path, vendor)
-    area = _scanned_area(properties, slide.dimensions)
-    if not 0 < area[2] * area[3] <= _MOST_PIXELS:
-        raise CorruptSourceError(f"a scanned area of {area[2]} x {area[3]} pixels, which no slide has")
-    levels = _levels(slide, area, spacing, background, compression, sum(file.stat().st_size for file in files))
-    pyramid = SourcePyramid(
-        levels,
-        origin_mm=_origin(area, slide.dimensions, spacing),
-        stitched=vendor in _STITCHED or "openslide.region[1].x" in properties,
-    )
+    stored_bytes = sum(file.stat().st_size for file in files)
+    areas = _scanned_areas(properties, slide.dimensions, vendor)
+    pyramids = []
+    for area in areas:
+        if not 0 < area[2] * area[3] <= _MOST_PIXELS:
+            raise CorruptSourceError(f"a scanned area of {area[2]} x {area[3]} pixels, which no slide has")
+        share = area[2] * area[3] / sum(one[2] * one[3] for one in areas)
+        levels = _levels(slide, area, spacing, background, compression, round(stored_bytes * share))
+        stitched = vendor in _STITCHED or (len(areas) == 1 and "openslide.region[1].x" in properties)
+        origin = _origin(area, slide.dimensions, spacing)
+        pyramids.append(SourcePyramid(levels, origin_mm=origin, stitched=stitched))
     metadata = slide_metadata(properties, table, lowlevel.read_icc_profile(slide._osr))  # noqa: SLF001
     return OpenSlideSource(
-        path, files, closing, _FORMATS.get(vendor, f"openslide-{vendor}"), title, metadata, (pyramid,),
+        path, files, closing, _FORMATS.get(vendor, f"openslide-{vendor}"), title, metadata, pyramids,
         _associated_images(slide, background, compression[1], table.overview_label), tuple(findings),
     )  # fmt: skip
 
@@ -347,16 +318,32 @@ def _spacing(properties: Mapping[str, str], table: VendorTable) -> PixelSpacing 
         row_um, column_um = (float(properties[name]) for name in table.fields["PixelSpacing"])
     except (KeyError, ValueError):
         return None
+    if row_um == column_um == 1 and properties.get("tiff.ResolutionUnit") == "none":
+        return None  # what TIFF files say that know nothing
     return plausible_spacing(row_um, column_um, "OpenSlide mpp")
 
 
-def _scanned_area(properties: Mapping[str, str], dimensions: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return (row, column, rows, columns) of OpenSlide's bounds, or the whole canvas."""
+def _scanned_areas(
+    properties: Mapping[str, str], dimensions: tuple[int, int], vendor: str
+) -> list[tuple[int, int, int, int]]:
+    """Return (row, column, rows, columns) of each scene of a CZI if none covers another, else of OpenSlide's bounds."""
+    regions: list[tuple[int, int, int, int]] = []
+    while vendor == "zeiss" and f"openslide.region[{len(regions)}].x" in properties:
+        name = f"openslide.region[{len(regions)}]"
+        row, column, rows, columns = (int(properties[f"{name}.{side}"]) for side in ("y", "x", "height", "width"))
+        regions.append((row, column, rows, columns))
+    if len(regions) > 1 and not any(_overlap(one, other) for one, other in combinations(regions, 2)):
+        return regions
     bounds = [properties.get(f"openslide.bounds-{name}") for name in ("y", "x", "height", "width")]
     if any(bound is None for bound in bounds):
-        return 0, 0, dimensions[1], dimensions[0]
+        return [(0, 0, dimensions[1], dimensions[0])]
     row, column, rows, columns = (int(bound) for bound in bounds if bound is not None)
-    return row, column, rows, columns
+    return [(row, column, rows, columns)]
+
+
+def _overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> bool:
+    """Whether two areas, (row, column, rows, columns), have pixels in common."""
+    return all(one[axis] < other[axis] + other[axis + 2] and other[axis] < one[axis] + one[axis + 2] for axis in (0, 1))
 
 
 def _origin(
@@ -379,22 +366,7 @@ def _files(path: Path, vendor: str) -> tuple[Path, ...]:
         values = re.findall(r"^[^=\r\n]+=(.+?)\s*$", path.read_text("utf-8", "replace"), re.MULTILINE)
         named = {path.parent / value for value in values if value and "/" not in value}
         others = sorted(file for file in named if file.is_file())
-    elif vendor == "dicom":
-        series = _series(path)
-        others = sorted(file for file in path.parent.iterdir() if file != path and _series(file) == series)
     return (path, *others)
-
-
-def _series(path: Path) -> str | None:
-    """Return the SeriesInstanceUID of a DICOM file, None if the file is no such."""
-    from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
-
-    try:
-        dataset = dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
-    except (OSError, InvalidDicomError):
-        return None
-    return str(dataset.SeriesInstanceUID) if "SeriesInstanceUID" in dataset else None
 
 
 def _associated_images(

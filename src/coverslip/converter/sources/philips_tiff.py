@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from coverslip.converter.sources.base import AssociatedImage, SourcePyramid
+from coverslip.converter.sources.philips_xml import (
+    attribute_text,
+    picture_of_base64,
+    properties,
+    representations,
+    scanned_images,
+)
 from coverslip.converter.sources.spacing import plausible_spacing
 from coverslip.converter.sources.tiff_source import TiffSource, associated_image, open_levels
 from coverslip.converter.sources.tiff_structure import TagCode, TiffStructure
@@ -17,17 +22,12 @@ from coverslip.converter.sources.vendor_metadata import slide_metadata, tiff_pro
 from coverslip.converter.sources.xml_text import parse_xml
 from coverslip.errors import CorruptSourceError, UnsupportedSourceError
 from coverslip.metadata_maps.vendor_table import load_vendor
-from coverslip.tiler.codecs import make_decoder
-from coverslip.tiler.codecs.base import FrameFormat
-from coverslip.tiler.codecs.jpeg_stream import parse_jpeg
 from coverslip.validators.report import Finding, Severity
 
 __all__ = ["open_source"]
 
 _PICTURES = {"label": ("Label", "LABELIMAGE"), "overview": ("Macro", "MACROIMAGE")}
 """Start of the ImageDescription of a page, and type of an image in the XML."""
-_JPEG = FrameFormat("1.2.840.10008.1.2.4.50", "YBR_FULL_422", 3)
-_MOST_PICTURE_PIXELS = 1 << 26
 
 
 def open_source(path: Path, structure: TiffStructure, background: tuple[int, int, int]) -> TiffSource:
@@ -41,11 +41,11 @@ def open_source(path: Path, structure: TiffStructure, background: tuple[int, int
         If the XML or a page is damaged.
     """
     root = parse_xml(structure.pages[0].description, "the XML of a Philips slide")
-    scanned = [image for image in _images(root) if _text(image, "PIM_DP_IMAGE_TYPE") == "WSI"]
+    scanned = [image for image in scanned_images(root) if attribute_text(image, "PIM_DP_IMAGE_TYPE") == "WSI"]
     pages = [page for page in structure.pages if page.is_tiled]
     if len(scanned) != 1 or not pages:
         raise UnsupportedSourceError(f"a Philips TIFF of {len(scanned)} scanned images, of which one is read")
-    spacings = [_spacing(one) for one in _representations(scanned[0])]
+    spacings = [_spacing(one) for one in representations(scanned[0])]
     sizes = _sizes([(page.rows, page.columns) for page in pages], spacings)
     findings: list[Finding] = []
     base = spacings[0]
@@ -61,11 +61,11 @@ def open_source(path: Path, structure: TiffStructure, background: tuple[int, int
             findings.append(picture)
         elif picture is not None:
             associated[name] = picture
-    properties = dict(_properties(root, scanned[0])) | {
+    stated = dict(properties(root, scanned[0])) | {
         name: text for name, text in tiff_properties(structure.pages[0]).items() if name != "tiff.ImageDescription"
     }
     profile = structure.pages[0].data(TagCode.ICC_PROFILE) or None
-    metadata = slide_metadata(properties, load_vendor("philips"), profile)
+    metadata = slide_metadata(stated, load_vendor("philips"), profile)
     return TiffSource(
         path, structure, "philips-tiff", "Philips TIFF", metadata, (SourcePyramid(levels),), associated,
         (*findings, *remarks),
@@ -86,22 +86,9 @@ def _sizes(pages: Sequence[tuple[int, int]], spacings: Sequence[tuple[float, flo
     return sizes
 
 
-def _images(root: ET.Element) -> list[ET.Element]:
-    return root.findall("Attribute[@Name='PIM_DP_SCANNED_IMAGES']/Array/DataObject")
-
-
-def _representations(image: ET.Element) -> list[ET.Element]:
-    return image.findall("Attribute[@Name='PIIM_PIXEL_DATA_REPRESENTATION_SEQUENCE']/Array/DataObject")
-
-
-def _text(element: ET.Element, name: str) -> str:
-    found = element.find(f"Attribute[@Name='{name}']")
-    return (found.text or "").strip() if found is not None else ""
-
-
 def _spacing(representation: ET.Element) -> tuple[float, float]:
     """Return (row, column) in millimetres."""
-    numbers = re.findall(r"[\d.eE+-]+", _text(representation, "DICOM_PIXEL_SPACING"))
+    numbers = re.findall(r"[\d.eE+-]+", attribute_text(representation, "DICOM_PIXEL_SPACING"))
     try:
         row, column = (float(number) for number in numbers)
     except ValueError:
@@ -117,43 +104,8 @@ def _picture(structure: TiffStructure, root: ET.Element, name: str) -> Associate
     for page in structure.pages:
         if not page.is_tiled and page.description.startswith(start):
             return associated_image(structure, page, name, "ISO_10918_1")
-    for image in _images(root):
-        if _text(image, "PIM_DP_IMAGE_TYPE") == kind:
-            text = _text(image, "PIM_DP_IMAGE_DATA")
-            return _picture_of_xml(text, name) if text else None
+    for image in scanned_images(root):
+        if attribute_text(image, "PIM_DP_IMAGE_TYPE") == kind:
+            text = attribute_text(image, "PIM_DP_IMAGE_DATA")
+            return picture_of_base64(text, name) if text else None
     return None
-
-
-def _picture_of_xml(text: str, name: str) -> AssociatedImage | Finding:
-    try:
-        data = base64.b64decode(text)
-        header = parse_jpeg(data)
-        if len(header.components) != 3 or not 0 < header.rows * header.columns <= _MOST_PICTURE_PIXELS:
-            raise CorruptSourceError("JPEG of another kind or size than a picture's")
-    except (binascii.Error, ValueError, CorruptSourceError):
-        message = f"the {name} image in the XML does not decode; it is left out"
-        return Finding("source.associated-image-unread", Severity.WARNING, message, name)
-    decoder = make_decoder(_JPEG, rows=header.rows, columns=header.columns)
-    return AssociatedImage(
-        name, header.rows, header.columns, lambda: decoder.decode(data), "ISO_10918_1", stored_bytes=len(data)
-    )
-
-
-def _properties(root: ET.Element, image: ET.Element) -> Iterator[tuple[str, str]]:
-    """Yield what the XML says of slide and scanned image, named as OpenSlide names it."""
-    for element in (root, image):
-        for attribute in element.findall("Attribute"):
-            if len(attribute) == 0 and attribute.text and attribute.get("Name") != "PIM_DP_IMAGE_DATA":
-                yield f"philips.{attribute.get('Name')}", attribute.text.strip()
-    yield "openslide.barcode", _barcode(_text(root, "PIM_DP_UFS_BARCODE"))
-    power = re.match(r".*?-levels=(\d+)", _text(image, "DICOM_DERIVATION_DESCRIPTION").partition("sourceFilename")[0])
-    # The first of the levels is the objective's magnification, or a number above 10000.
-    if power and 0 < int(power[1]) <= 200:
-        yield "openslide.objective-power", power[1]
-
-
-def _barcode(text: str) -> str:
-    try:
-        return base64.b64decode(text, validate=True).decode("utf-8", "replace")
-    except (binascii.Error, ValueError):
-        return text

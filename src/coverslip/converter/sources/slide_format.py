@@ -31,6 +31,8 @@ class SlideFormat:
         label, overview and thumbnail; where the pixel spacing comes from; on real or synthetic slides.
     dependency, install : str
         Optional library that the module imports, and how to install it; empty for none.
+    readers : str
+        For people: what reads it, where that is not the one `dependency` alone; its module then looks for them.
     """
 
     name: str
@@ -45,6 +47,7 @@ class SlideFormat:
     tested: str = ""
     dependency: str = ""
     install: str = ""
+    readers: str = ""
 
     @property
     def installed(self) -> bool:

@@ -14,6 +14,7 @@ from coverslip.converter.sources.tile_region import read_tiled_region
 from coverslip.errors import CorruptSourceError
 from coverslip.tiler.codecs import encoder_like, make_decoder
 from coverslip.tiler.codecs.base import FrameDecoder, FrameFormat, Pixels
+from coverslip.tiler.codecs.frame_check import FrameCheck
 from coverslip.tiler.grid import TileAddress, TileGrid
 from coverslip.validators.report import Finding, Severity
 
@@ -158,6 +159,17 @@ class TiffLevel:
         if missing.any():
             lengths[missing] = len(self._blank_frame)
         return list(map(int, lengths))
+
+    def check_frame(self, frame: bytes, address: TileAddress) -> None:
+        """See `ReadableLevel`."""
+        try:
+            self._check.check(frame)
+        except CorruptSourceError as error:
+            raise self._corrupt(error, self.grid.frame_index(address)) from error
+
+    @cached_property
+    def _check(self) -> FrameCheck:
+        return FrameCheck(self._reusable_format())
 
     def decode_frame(self, frame: bytes, address: TileAddress) -> Pixels:
         """See `ReadableLevel`."""

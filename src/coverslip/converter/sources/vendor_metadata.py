@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from coverslip.converter.sources.base import SlideMetadata
 from coverslip.converter.sources.tiff_structure import TagCode, TiffPage
 from coverslip.metadata_maps.vendor_table import VendorTable
+from coverslip.validators.report import Finding, Severity
 
-__all__ = ["slide_metadata", "tiff_properties"]
+__all__ = ["slide_metadata", "tiff_properties", "unknown_loss"]
 
 _PROPERTIES = {
     "tiff.ImageDescription": TagCode.IMAGE_DESCRIPTION,
@@ -42,4 +43,16 @@ def slide_metadata(properties: Mapping[str, str], table: VendorTable, icc_profil
         focus_method=table.focus_method,
         restricted=table.restricted(properties),
         identifying=table.identifying_fields(properties),
+    )
+
+
+def unknown_loss(compression: str) -> Finding:
+    """Return the remark that is due where a compression, or ``"unknown"``, does not say whether it lost anything."""
+    message = (
+        f"whether {compression} lost anything is not known"
+        if compression != "unknown"
+        else ("how the tiles are compressed is not known")
+    )
+    return Finding(
+        "source.compression-unknown", Severity.WARNING, f"{message}: earlier lossy compression cannot be told"
     )

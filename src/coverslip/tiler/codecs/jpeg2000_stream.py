@@ -12,6 +12,7 @@ from coverslip.tiler.codecs.base import FrameFormat
 __all__ = [
     "Jpeg2000Component",
     "Jpeg2000Header",
+    "check_tile_parts",
     "codestream_offset",
     "dicom_format",
     "parse_jpeg2000",
@@ -122,6 +123,27 @@ def without_comments(codestream: bytes) -> bytes:
     except CorruptSourceError:
         return codestream
     return b"".join((*kept, codestream[at:]))
+
+
+def check_tile_parts(codestream: bytes) -> None:
+    """Follow the lengths of the tile-parts from the first to the end, without decoding (T.800 A.4.2).
+
+    Raises
+    ------
+    CorruptSourceError
+        If they do not lead from one to the next, and to EOC.
+    """
+    at = codestream.find(b"\xff\x90")
+    while at > 0 and codestream[at : at + 2] == b"\xff\x90":
+        length = int.from_bytes(codestream[at + 6 : at + 10])
+        if length == 0:  # the last one, up to EOC
+            at = codestream.rfind(b"\xff\xd9")
+            break
+        at += length
+        if length < 14 or at > len(codestream):
+            raise CorruptSourceError(f"JPEG 2000 of {len(codestream)} bytes breaks off in a tile-part of {length}")
+    if codestream[at : at + 2] != b"\xff\xd9":
+        raise CorruptSourceError(f"JPEG 2000 of {len(codestream)} bytes whose tile-parts do not lead to its end")
 
 
 def parse_jpeg2000(data: bytes) -> Jpeg2000Header:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +10,16 @@ from typing import Literal
 from coverslip.errors import CorruptSourceError
 from coverslip.tiler.codecs.base import FrameFormat
 
-__all__ = ["JpegColor", "JpegComponent", "JpegHeader", "JpegSplicer", "dicom_format", "parse_jpeg"]
+__all__ = [
+    "JpegColor",
+    "JpegComponent",
+    "JpegHeader",
+    "JpegSplicer",
+    "check_scan",
+    "dicom_format",
+    "expected_restarts",
+    "parse_jpeg",
+]
 
 JpegColor = Literal["rgb", "ycbcr", "gray"]
 """What the components hold, as the container says: the stream itself may not."""
@@ -39,6 +49,11 @@ _PROCESSES = {
     **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical"),
     **dict.fromkeys((0xC9, 0xCA, 0xCB), "arithmetic coded"),
 }
+
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+"""What entropy-coded data do not hold: a zero byte follows every FF there, or it is a restart marker (T.81 B.1.1.5)."""
+_BETWEEN_SCANS = frozenset({0xC4, 0xDA, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE})
+_RESTARTS = tuple(bytes((0xFF, marker)) for marker in range(0xD0, 0xD8))
 
 _SAMPLINGS = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (1, 2): "4:4:0", (4, 1): "4:1:1"}
 
@@ -185,6 +200,54 @@ def dicom_format(header: JpegHeader, color: JpegColor) -> FrameFormat | str:
         return f"YCbCr JPEG sampled {header.sampling} has no photometric interpretation in the WSI IOD"
     uid = "1.2.840.10008.1.2.4.50" if header.baseline else "1.2.840.10008.1.2.4.51"
     return FrameFormat(uid, photometric_interpretation, wanted, lossy_method="ISO_10918_1")
+
+
+def expected_restarts(header: JpegHeader) -> int:
+    """Return how many restart markers a complete scan of all components has, 0 for a stream without (T.81 A.2)."""
+    if not header.restart_interval:
+        return 0
+    across = max(part.horizontal_sampling for part in header.components) * 8
+    down = max(part.vertical_sampling for part in header.components) * 8
+    if len(header.components) == 1:
+        across = down = 8
+    units = -(-header.columns // across) * -(-header.rows // down)
+    return -(-units // header.restart_interval) - 1
+
+
+def check_scan(data: bytes, start: int, restarts: int = 0) -> None:
+    """Look for what entropy-coded data cannot hold, without decoding them: some microseconds.
+
+    Bytes overwritten at random are found nearly always, as every 256th starts a marker that must not be there; bits
+    that changed, or bytes that became zero, are not. A stream of several scans is looked at up to the end of the first.
+
+    Parameters
+    ----------
+    data : bytes
+        The stream.
+    start : int
+        Where the entropy-coded data of the first scan begin, or the header of that scan.
+    restarts : int
+        How many restart markers there must be, see `expected_restarts`.
+
+    Raises
+    ------
+    CorruptSourceError
+        If there is a marker that is none of a restart before EOI, or another number of restarts.
+    """
+    if data[start : start + 2] == b"\xff\xda":
+        start += 2 + int.from_bytes(data[start + 2 : start + 4])
+    found = _MARKER.search(data, start)
+    if found is None:
+        raise CorruptSourceError(f"JPEG tile of {len(data)} bytes breaks off, expected EOI at its end")
+    at, marker = found.start(), data[found.start() + 1]
+    if marker in _BETWEEN_SCANS:
+        return
+    if marker != _EOI[1] or (at != len(data) - 2 and data.endswith(_EOI)):
+        raise CorruptSourceError(f"JPEG marker {marker:02x} at byte {at} of {len(data)} inside the entropy-coded data")
+    if restarts:
+        count = sum(data.count(each, start, at) for each in _RESTARTS)
+        if count != restarts:
+            raise CorruptSourceError(f"JPEG with {count} restart markers, expected {restarts}")
 
 
 class JpegSplicer:
