@@ -191,6 +191,8 @@ def _literal(parameter: Mapping[str, Any]) -> exp.Expr:
 def _scalar(kind: str, value: Any) -> exp.Expr:
     if kind not in ("STRING", "INT64", "FLOAT64", "BOOL", "DATE"):
         raise invalid_query(f"Invalid type of a parameter: {kind}")
+    if isinstance(value, float) and kind == "FLOAT64":
+        value = repr(value)
     if value is not None and not isinstance(value, str):
         raise invalid_query("Values of parameters are texts")
     literal = exp.null() if value is None else exp.Literal.string(value)
@@ -388,7 +390,16 @@ def _to_duckdb(tree: exp.Expr) -> str:
     if isinstance(tree, exp.Update | exp.Delete):
         table = tree.find(exp.Table)
         assert table is not None
+    for node in list(tree.find_all(exp.Bracket)):
+        if node.args.get("offset") == 0:  # places of BigQuery's, whatever gives them
+            place = exp.Add(this=exp.paren(node.expressions[0].copy()), expression=exp.Literal.number(1))
+            node.replace(exp.Anonymous(this="list_extract", expressions=[node.this.copy(), place]))
+    for node in list(tree.find_all(exp.Like)):
+        node.replace(exp.Escape(this=node.copy(), expression=exp.Literal.string("\\")))
     tree = tree.transform(_cast_strictly)
+    for node in tree.find_all(exp.Round):
+        if node.args.get("decimals"):
+            node.set("decimals", exp.cast(node.args["decimals"], "INT"))
     return tree.sql(dialect="duckdb", unsupported_level=ErrorLevel.RAISE, comments=False)
 
 
