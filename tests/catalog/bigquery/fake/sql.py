@@ -387,9 +387,12 @@ def _to_duckdb(tree: exp.Expr) -> str:
     for node in list(tree.find_all(exp.Unnest)):
         if node.args.get("offset"):
             _count_from_zero(node)
-    if isinstance(tree, exp.Update | exp.Delete):
-        table = tree.find(exp.Table)
-        assert table is not None
+    tree = _mean_the_same(tree)
+    return tree.sql(dialect="duckdb", unsupported_level=ErrorLevel.RAISE, comments=False)
+
+
+def _mean_the_same(tree: exp.Expr) -> exp.Expr:
+    """Put right what DuckDB would take for something else, or not at all."""
     for node in list(tree.find_all(exp.Bracket)):
         if node.args.get("offset") == 0:  # places of BigQuery's, whatever gives them
             place = exp.Add(this=exp.paren(node.expressions[0].copy()), expression=exp.Literal.number(1))
@@ -400,7 +403,7 @@ def _to_duckdb(tree: exp.Expr) -> str:
     for node in tree.find_all(exp.Round):
         if node.args.get("decimals"):
             node.set("decimals", exp.cast(node.args["decimals"], "INT"))
-    return tree.sql(dialect="duckdb", unsupported_level=ErrorLevel.RAISE, comments=False)
+    return tree
 
 
 def _cast_strictly(node: exp.Expr) -> exp.Expr:
