@@ -267,8 +267,11 @@ def _fields(tables: Tables, table: exp.Table) -> list[dict]:
 
 
 def _check_merge(tree: exp.Merge, schema: MappingSchema, tables: Tables) -> None:
+    """Check all clauses at once: what they assign, and when."""
     target, source = tree.this, tree.args["using"]
     fields = _fields(tables, target)
+    assigned: dict[tuple[str, str], exp.Expr] = {}
+    select = exp.select("1").from_(source.copy()).join(target.copy(), on=tree.args["on"].copy())
     for when in tree.args["whens"].expressions:
         then = when.args["then"]
         names: list[str] = []
@@ -284,12 +287,11 @@ def _check_merge(tree: exp.Merge, schema: MappingSchema, tables: Tables) -> None
                 raise invalid_query(f"Required column {sorted(missing)[0]} is not inserted")
         if len(names) != len(values) or len({name.lower() for name in names}) != len(names):
             raise invalid_query("Inserted row has wrong column count")
-        select = exp.select("1", *(value.copy() for value in values)).from_(source.copy())
-        select = select.join(target.copy(), on=tree.args["on"].copy())
-        condition = when.args.get("condition")
-        if condition is not None:
-            select = select.where(condition.copy())
-        _check_assigned(_check_query(select, schema)[1:], names, fields)
+        assigned |= {(name, value.sql("bigquery")): value for name, value in zip(names, values, strict=True)}
+        if when.args.get("condition") is not None:
+            select = select.where(when.args["condition"].copy())
+    select = select.select(*(value.copy() for value in assigned.values()))
+    _check_assigned(_check_query(select, schema)[1:], [name for name, _ in assigned], fields)
 
 
 def _check_assigned(types: list[exp.DataType | None], names: list[str], fields: list[dict]) -> None:
