@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import google.auth.credentials
 import pytest
-from google.api_core.exceptions import BadRequest, NotFound, PreconditionFailed
+from google.api_core.exceptions import BadRequest, GoogleAPICallError, NotFound, PreconditionFailed
 from google.cloud import bigquery
 
 from tests.catalog.bigquery.fake.rest import StrictBigQuery
@@ -150,7 +150,7 @@ def test_wrong_requests_are_refused(client) -> None:
         query(client, "SELECT 1 AS x FROM nothing")
     schema = client.get_table("some-project.d.t").schema
     load(client, {"name": "a"}, write_disposition="WRITE_TRUNCATE", schema=schema)
-    with pytest.raises(BadRequest, match="bytes billed"):
+    with pytest.raises(GoogleAPICallError, match="bytes billed"):
         query(client, "SELECT * FROM t", maximum_bytes_billed=1)
     dry = client.query(
         "SELECT name FROM `some-project.d.t`", job_config=bigquery.QueryJobConfig(dry_run=True, use_query_cache=False)

@@ -80,13 +80,14 @@ class BigQueryWriter:
 
 
 def retrying[Done](change: Callable[[], Done], wait_s: float) -> Done:
-    """Make a change until no other writer was first, for so long."""
-    deadline = time.monotonic() + wait_s
+    """Make a change until no other writer was first, for so long since the first that was."""
+    deadline: float | None = None
     pause = FIRST_WAIT_S
     while True:
         try:
             return change()
         except ConcurrentWriterError:
+            deadline = time.monotonic() + wait_s if deadline is None else deadline
             if time.monotonic() + pause > deadline:
                 raise
             time.sleep(pause)

@@ -310,7 +310,7 @@ class StrictBigQuery(FakeServer):
         cells = [
             {"f": [{"v": as_cell(value, each)} for value, each in zip(row, job.fields, strict=True)]} for row in rows
         ]
-        told = {**told, "totalRows": str(len(job.rows)), "rows": cells}
+        told = {**told, "totalRows": str(len(job.rows)), **({"rows": cells} if cells else {})}
         if start + len(rows) < len(job.rows) and most:
             told["pageToken"] = str(start + len(rows))
         return as_json(200, told)

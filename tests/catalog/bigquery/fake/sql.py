@@ -191,6 +191,8 @@ def _literal(parameter: Mapping[str, Any]) -> exp.Expr:
 def _scalar(kind: str, value: Any) -> exp.Expr:
     if kind not in ("STRING", "INT64", "FLOAT64", "BOOL", "DATE"):
         raise invalid_query(f"Invalid type of a parameter: {kind}")
+    if isinstance(value, float) and kind == "FLOAT64":
+        value = repr(value)
     if value is not None and not isinstance(value, str):
         raise invalid_query("Values of parameters are texts")
     literal = exp.null() if value is None else exp.Literal.string(value)
@@ -265,8 +267,11 @@ def _fields(tables: Tables, table: exp.Table) -> list[dict]:
 
 
 def _check_merge(tree: exp.Merge, schema: MappingSchema, tables: Tables) -> None:
+    """Check all clauses at once: what they assign, and when."""
     target, source = tree.this, tree.args["using"]
     fields = _fields(tables, target)
+    assigned: dict[tuple[str, str], exp.Expr] = {}
+    select = exp.select("1").from_(source.copy()).join(target.copy(), on=tree.args["on"].copy())
     for when in tree.args["whens"].expressions:
         then = when.args["then"]
         names: list[str] = []
@@ -282,12 +287,11 @@ def _check_merge(tree: exp.Merge, schema: MappingSchema, tables: Tables) -> None
                 raise invalid_query(f"Required column {sorted(missing)[0]} is not inserted")
         if len(names) != len(values) or len({name.lower() for name in names}) != len(names):
             raise invalid_query("Inserted row has wrong column count")
-        select = exp.select("1", *(value.copy() for value in values)).from_(source.copy())
-        select = select.join(target.copy(), on=tree.args["on"].copy())
-        condition = when.args.get("condition")
-        if condition is not None:
-            select = select.where(condition.copy())
-        _check_assigned(_check_query(select, schema)[1:], names, fields)
+        assigned |= {(name, value.sql("bigquery")): value for name, value in zip(names, values, strict=True)}
+        if when.args.get("condition") is not None:
+            select = select.where(when.args["condition"].copy())
+    select = select.select(*(value.copy() for value in assigned.values()))
+    _check_assigned(_check_query(select, schema)[1:], [name for name, _ in assigned], fields)
 
 
 def _check_assigned(types: list[exp.DataType | None], names: list[str], fields: list[dict]) -> None:
@@ -385,11 +389,23 @@ def _to_duckdb(tree: exp.Expr) -> str:
     for node in list(tree.find_all(exp.Unnest)):
         if node.args.get("offset"):
             _count_from_zero(node)
-    if isinstance(tree, exp.Update | exp.Delete):
-        table = tree.find(exp.Table)
-        assert table is not None
-    tree = tree.transform(_cast_strictly)
+    tree = _mean_the_same(tree)
     return tree.sql(dialect="duckdb", unsupported_level=ErrorLevel.RAISE, comments=False)
+
+
+def _mean_the_same(tree: exp.Expr) -> exp.Expr:
+    """Put right what DuckDB would take for something else, or not at all."""
+    for node in list(tree.find_all(exp.Bracket)):
+        if node.args.get("offset") == 0:  # places of BigQuery's, whatever gives them
+            place = exp.Add(this=exp.paren(node.expressions[0].copy()), expression=exp.Literal.number(1))
+            node.replace(exp.Anonymous(this="list_extract", expressions=[node.this.copy(), place]))
+    for node in list(tree.find_all(exp.Like)):
+        node.replace(exp.Escape(this=node.copy(), expression=exp.Literal.string("\\")))
+    tree = tree.transform(_cast_strictly)
+    for node in tree.find_all(exp.Round):
+        if node.args.get("decimals"):
+            node.set("decimals", exp.cast(node.args["decimals"], "INT"))
+    return tree
 
 
 def _cast_strictly(node: exp.Expr) -> exp.Expr:
