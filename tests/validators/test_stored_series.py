@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import tempfile
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,13 +17,16 @@ from pydicom import dcmread
 from coverslip.cli import cli
 from coverslip.errors import StoreError
 from coverslip.stores.base import InstanceUids, StoredInstance
+from coverslip.stores.options import StoreOptions, TokenFromEnvironment
 from coverslip.stores.registry import open_store
 from coverslip.validators.stored_series import StoreFile, StorePlace
 from tests.factories.part10 import local_instance
 from tests.stores.fakes.dicomweb import StrictDicomWeb
 from tests.stores.fakes.gcs import StrictGcs
+from tests.stores.fakes.healthcare import StrictHealthcare
 
-type Put = Callable[[Path], str]
+type Put = Callable[[Path], tuple[str, ...]]
+"""Puts the series of a folder into a store; returns the arguments that name the store and say how it is reached."""
 
 
 @pytest.fixture
@@ -37,25 +42,60 @@ def dicomweb() -> Iterator[StrictDicomWeb]:
         yield service
 
 
-@pytest.fixture(params=["file", "gs", "dicomweb"])
-def put(request: pytest.FixtureRequest, tmp_path: Path) -> Put:
-    """Return what puts the series of a folder into a store and gives the URL of the store."""
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    """Give the URL of a service like S3 with a bucket."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/bucket", method="PUT"), timeout=10):
+        pass
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def healthcare(monkeypatch: pytest.MonkeyPatch) -> Iterator[StrictHealthcare]:
+    monkeypatch.setenv("TOKEN", "right")
+    monkeypatch.setattr("coverslip.stores.operations._FIRST_WAIT_S", 0.001)
+    with StrictHealthcare() as service:
+        yield service
+
+
+@pytest.fixture(params=["file", "gs", "s3", "dicomweb", "healthcare"])
+def put(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Put:
+    options, reached_by = StoreOptions(), ()
     if request.param == "file":
         url = f"file://{tmp_path / 'store'}"
         (tmp_path / "store").mkdir()
     elif request.param == "gs":
         request.getfixturevalue("gcs")
         url = "gs://bucket/some/prefix"
+    elif request.param == "s3":
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
+        monkeypatch.setenv("AWS_REGION", "us-east-1")
+        endpoint = request.getfixturevalue("moto")
+        url = f"s3://bucket/{tmp_path.name}"
+        options, reached_by = StoreOptions(endpoint_url=endpoint), ("--endpoint-url", endpoint)
+    elif request.param == "healthcare":
+        endpoint = request.getfixturevalue("healthcare").url
+        url = "healthcare://p/l/d/s"
+        options = StoreOptions(endpoint_url=endpoint, credentials=TokenFromEnvironment("TOKEN"))
+        reached_by = ("--endpoint-url", endpoint, "--credentials", "token-env:TOKEN")
     else:
         url = f"dicomweb+{request.getfixturevalue('dicomweb').dicomweb_url}"
 
-    def put_series(folder: Path) -> str:
-        with open_store(url) as store:
+    def put_series(folder: Path) -> tuple[str, ...]:
+        with open_store(url, options) as store:
             for path in sorted(folder.rglob("*.dcm")):
                 header = dcmread(path, stop_before_pixels=True)
                 uids = InstanceUids(header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID)
                 store.put(local_instance(path, uids, header.file_meta.TransferSyntaxUID))
-        return url
+        return url, *reached_by
 
     return put_series
 
@@ -72,14 +112,15 @@ def test_a_good_series_is_good_in_every_store(
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    url = put(good)
-    told = validate(url, "--source", str(aperio_slide))
+    url, *reached_by = put(good)
+    told = validate(url, *reached_by, "--source", str(aperio_slide))
     here = validate(str(good), "--source", str(aperio_slide))
     assert told["passed"]
     assert told["counts"] == here["counts"]
     (series,), (local,) = told["series"], here["series"]
     assert series["place"].startswith(url.removeprefix("dicomweb+"))
     assert series["checked"]["frames"] == local["checked"]["frames"]
+    assert series["checked"]["frames_decoded"] == local["checked"]["frames_decoded"]
     assert list(scratch.iterdir()) == [], "nothing that was fetched is left"
 
 
@@ -90,8 +131,8 @@ def test_what_is_broken_is_told_with_its_name_in_the_store(put: Put, good: Path,
         ds = dcmread(path)
         ds.PatientBirthDate = "20230230"
         ds.save_as(path)
-    url, page = put(folder), tmp_path / "report.html"
-    done = CliRunner().invoke(cli, ["validate", url, "--html", str(page)])
+    page = tmp_path / "report.html"
+    done = CliRunner().invoke(cli, ["validate", *put(folder), "--html", str(page)])
     assert done.exit_code == 5
     assert "[date.impossible]" in done.stdout
     assert "data:image/jpeg" in page.read_text(), "the page has its thumbnail"

@@ -84,10 +84,14 @@ class CodestreamHeaders:
 
     def add(self, head: bytes) -> None:
         """Count the next item, by its first bytes."""
-        if not (self._jpeg and head.startswith(self.kept[self._last])):
+        if not self.has_last(head):
             self._last = self._number(head)
             self._jpeg = self._last >= 0 and head.startswith(b"\xff\xd8\xff")
         self.numbers.append(self._last)
+
+    def has_last(self, head: bytes) -> bool:
+        """Whether an item begins with the very header of the item before, which ends within these bytes."""
+        return self._jpeg and head.startswith(self.kept[self._last])
 
     def _number(self, head: bytes) -> int:
         end = header_end(head)

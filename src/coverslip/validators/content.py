@@ -42,6 +42,8 @@ _PART = 2048
 """Rows and columns of the base that a thread looks at together, with the same part of the other levels."""
 _PART_BYTES = 20 << 20
 """What the decoded frames of all levels of such a part take."""
+_APART_BYTES = 8 << 20
+"""What is kept of levels whose frames show several parts each: they are asked for again and again."""
 _BLANK = 250
 """Least sample of a reduced pixel that is background, where the slide is known to hold no tile for some frames."""
 
@@ -84,14 +86,25 @@ def _look(series: SeriesView, options: ValidationOptions, fidelity: Fidelity | N
             parts.setdefault(each.part(index), []).append((each, index))
     if options.thorough:
         series.decoded.make_room(options.workers * _PART_BYTES)
+        large = [each.view for each in images if each.shows_several_parts]
+        series.decoded.keep_apart(large, _APART_BYTES)
     found: dict[int, list[tuple[int, Finding]]] = {id(each): [] for each in images}
+    in_turn = [parts[key] for key in sorted(parts, key=_along_curve)]
     with ThreadPoolExecutor(options.workers) as executor:
-        for looked_at in executor.map(partial(_look_at, fidelity), (parts[key] for key in sorted(parts))):
+        for looked_at in executor.map(partial(_look_at, fidelity), in_turn):
             for each, index, told in looked_at:
                 found[id(each)].append((index, told))
     for each in images:
         in_order = sorted(found[id(each)], key=itemgetter(0))
         yield from first_of_each_rule(told for _index, told in in_order)
+
+
+def _along_curve(part: tuple[int, int]) -> int:
+    """Return where a part lies on the curve that runs through the quarters of quarters one after the other (Morton's).
+
+    So parts that a frame of an upper level shows together come together, and it is decoded once.
+    """
+    return sum((number >> bit & 1) << (2 * bit + 1 - axis) for axis, number in enumerate(part) for bit in range(16))
 
 
 def _look_at(fidelity: Fidelity | None, frames: Sequence[tuple[_Image, int]]) -> list[tuple[_Image, int, Finding]]:
@@ -136,6 +149,11 @@ class _Image:
             return 0, 0
         row, column = self._positions[index][:2]
         return int(row * self._reduction) // _PART, int(column * self._reduction) // _PART
+
+    @property
+    def shows_several_parts(self) -> bool:
+        """Whether its frames are larger than a part of the slide."""
+        return self._reduction * max(self.view.tile_size) > _PART
 
     def check(self, index: int) -> Iterator[Finding]:
         """Decode a frame, and compare it with what the next level shows there."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from coverslip.errors import CorruptSourceError, SourceError
+from coverslip.validators.image_difference import delta_e
 from coverslip.validators.level_comparison import LevelComparison, Match, find_match, size_of
 from coverslip.validators.mosaic import Mosaic
 from coverslip.validators.report import Severity
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
     from coverslip.converter.sources.base import SlideSource, SourcePyramid
+    from coverslip.tiler.codecs.base import Pixels
     from coverslip.validators.instance import InstanceView
     from coverslip.validators.report import Finding
     from coverslip.validators.series import SeriesView
@@ -48,7 +50,9 @@ class Fidelity:
         self._thorough = thorough
         self._comparisons: dict[int, LevelComparison] = {}
         self._sound = True
-        self._colour: Future[list[Finding]] | None = None
+        self._colour: Future[dict[int, Pixels]] | None = None
+        self._base: LevelComparison | None = None
+        self._shown: dict[int, Pixels] = {}
 
     def begin(self, executor: Executor) -> Iterator[Finding]:
         """Compare sizes, spacing, and the bytes of frames that are copies; yield what is found.
@@ -67,7 +71,8 @@ class Fidelity:
         if pyramid is None:
             yield _wrong_size(self._slide, base)
             return
-        self._colour = executor.submit(lambda: list(self._compare_colour(base, pyramid)))
+        self._base = self._comparison(base, pyramid, Match(pyramid.levels[0], 0))
+        self._colour = executor.submit(self._read_colours, base, pyramid)
         yield from _check_spacing(base, pyramid)
         copies: dict[int, Mosaic] = {}
         for instance in (each for level in self._series.levels for each in level):
@@ -100,6 +105,9 @@ class Fidelity:
         comparison = self._comparisons.get(id(instance))
         if comparison is not None:
             comparison.compare_frame(frame_index)
+        if self._base is not None and self._base.is_of(instance) and frame_index in self._base.colour_sample:
+            with suppress(CorruptSourceError):  # told by the checks of frames
+                self._shown[frame_index] = self._base.shown(frame_index)
 
     def finish(self) -> Iterator[Finding]:
         """Yield what came of the frames, and how their colours differ from those that OpenSlide reads."""
@@ -107,7 +115,7 @@ class Fidelity:
             if id(instance) in self._comparisons:
                 yield from self._noted(list(self._comparisons[id(instance)].findings()), instance)
         if self._colour is not None and self._sound:  # a base that shows something else has other colours too
-            yield from self._colour.result()
+            yield from self._compare_colours(self._colour.result())
 
     def _noted(self, findings: list[Finding], instance: InstanceView) -> list[Finding]:
         is_base = instance is self._series.levels[0][0]
@@ -131,29 +139,37 @@ class Fidelity:
 
         return max(fitting, key=likeness)
 
-    def _compare_colour(self, base: InstanceView, pyramid: SourcePyramid) -> Iterator[Finding]:
-        """Compare the base with OpenSlide's reading of the slide, where it can read it."""
+    def _read_colours(self, base: InstanceView, pyramid: SourcePyramid) -> dict[int, Pixels]:
+        """Return what OpenSlide reads of the slide for some frames of the base; nothing where it cannot read it."""
         level = pyramid.levels[0]
         if not base.decodable or level.samples_per_pixel != 3 or level.dtype != np.uint8:
-            return
+            return {}
         if len(pyramid.focal_plane_offsets_um) > 1:
-            return  # OpenSlide reads one of them, and does not say which
+            return {}  # OpenSlide reads one of them, and does not say which
         try:
             from coverslip.converter.sources.openslide_source import open_source
 
             other = open_source(self._slide.path, None, (255, 255, 255))
         except (ImportError, SourceError):
-            return  # the slide is of a kind that OpenSlide does not read
+            return {}  # the slide is of a kind that OpenSlide does not read
         with other:
             seen = next((one for one in other.pyramids if size_of(one.levels[0]) == base.matrix_size), None)
             if seen is None:
-                return
+                return {}
             comparison = self._comparison(base, seen, Match(seen.levels[0], 0))
-            with suppress(CorruptSourceError):
-                mean = float(np.mean([comparison.colour_difference(index) for index in comparison.sample]))
-                message = f"mean colour difference from OpenSlide's reading is {mean:.1f}"
-                rule = "fidelity.colour" if mean > _MOST_DELTA_E else "fidelity.compared"
-                yield finding(rule, message, base.place())
+            try:
+                return {index: comparison.expected(index) for index in comparison.colour_sample}
+            except CorruptSourceError:
+                return {}
+
+    def _compare_colours(self, expected: Mapping[int, Pixels]) -> Iterator[Finding]:
+        """Compare the base with OpenSlide's reading of the slide."""
+        if not expected or not expected.keys() <= self._shown.keys():
+            return
+        mean = float(np.mean([delta_e(self._shown[index], theirs) for index, theirs in expected.items()]))
+        message = f"mean colour difference from OpenSlide's reading is {mean:.1f}"
+        rule = "fidelity.colour" if mean > _MOST_DELTA_E else "fidelity.compared"
+        yield finding(rule, message, self._series.levels[0][0].place())
 
 
 def _check_spacing(base: InstanceView, pyramid: SourcePyramid) -> Iterator[Finding]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import struct
 from array import array
+from bisect import bisect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import cycle, islice, product
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +35,7 @@ _SEQUENCE_END = b"\xfe\xff\xdd\xe0"
 _ITEM_HEADER = 8
 _TAIL = 3
 _LONG_HEAD_BYTES = 1 << 20
+_RUN_BYTES = 1 << 18
 _PIXEL_DATA_TAGS = ((0x7FE0, 0x0010), (0x7FE0, 0x0008), (0x7FE0, 0x0009))
 
 # Decoders are made for one transfer syntax of a family.
@@ -47,10 +51,17 @@ _DECODABLE = frozenset(
 
 @dataclass(slots=True)
 class Tally:
-    """Counts what is read and decoded."""
+    """Counts what is read and decoded, in any thread."""
 
     frames_decoded: int = 0
     bytes_read: int = 0
+    _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
+
+    def add(self, *, frames_decoded: int = 0, bytes_read: int = 0) -> None:
+        """Count."""
+        with self._lock:
+            self.frames_decoded += frames_decoded
+            self.bytes_read += bytes_read
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +219,7 @@ class InstanceView:
             If the file cannot be read.
         """
         data = self.file.read(position, length)
-        self.tally.bytes_read += len(data)
+        self.tally.add(bytes_read=len(data))
         return data
 
     @cached_property
@@ -247,7 +258,9 @@ class InstanceView:
                 break
             length = int.from_bytes(head[4:_ITEM_HEADER], "little")
             if positions:
-                headers.add(self._head(head[_ITEM_HEADER : _ITEM_HEADER + length], position + _ITEM_HEADER, length))
+                start = head[_ITEM_HEADER : _ITEM_HEADER + length]
+                whole = headers.has_last(start)
+                headers.add(start if whole else self._head(start, position + _ITEM_HEADER, length))
             else:
                 table = self.pread(min(length, 8 * self.number_of_frames + 8), position + _ITEM_HEADER)
             positions.append(position)
@@ -341,6 +354,15 @@ class InstanceView:
             raise CorruptSourceError("no pixel data", frame_index=frame_index)
         return element[0] + frame_index * self.decoded_frame_bytes, self.decoded_frame_bytes
 
+    def stored_bytes(self, frame_index: int) -> int:
+        """Return how many bytes a frame takes, 0 if it cannot be found."""
+        if not self.encapsulated:
+            return self.decoded_frame_bytes
+        try:
+            return sum(self.items.lengths[at] for at in self.fragments[frame_index])
+        except (CorruptSourceError, IndexError):
+            return 0
+
     def frame_tail(self, frame_index: int) -> bytes:
         """Return the last bytes, at most three, of a frame that is an item or several."""
         last = self.fragments[frame_index][-1]
@@ -374,8 +396,8 @@ class InstanceView:
             If the frame cannot be found, or the file ends within it.
         """
         if self.encapsulated:
-            items = self.items
-            spans = [(items.positions[at] + 8, items.lengths[at]) for at in self.fragments[frame_index]]
+            items, fragments = self.items, self.fragments[frame_index]
+            spans = [(items.positions[at] + _ITEM_HEADER, items.lengths[at]) for at in fragments]
         else:
             spans = [self.frame_span(frame_index)]
         parts, left = [], most_bytes if most_bytes is not None else sum(length for _, length in spans)
@@ -386,7 +408,41 @@ class InstanceView:
                 raise CorruptSourceError(f"file ends {wanted - len(part)} bytes early", frame_index=frame_index)
             parts.append(part)
             left -= wanted
-        return b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def iter_frames(self) -> Iterator[bytes | CorruptSourceError]:
+        """Yield the stored bytes of all frames in order, with padding, or why one cannot be read.
+
+        Items that follow each other are read many at a time.
+        """
+        index = 0
+        while index < self.number_of_frames:
+            run = self._read_run(index)
+            yield from run
+            index += len(run)
+            if not run:
+                try:
+                    yield self.read_frame(index)
+                except CorruptSourceError as error:
+                    yield error
+                index += 1
+
+    def _read_run(self, first: int) -> Sequence[bytes]:
+        """Return frames from `first` on that are items one after the other; none where they are something else."""
+        if not self.encapsulated or len(self.items.positions) != self.number_of_frames:
+            return ()
+        positions, lengths = self.items.positions, self.items.lengths
+        start = positions[first]
+        # Items were found by walking from one to the next, so nothing lies between them.
+        stop = max(first + 1, bisect(positions, start + _RUN_BYTES, first))
+        end = positions[stop - 1] + _ITEM_HEADER + lengths[stop - 1]
+        data = self.pread(end - start, start)
+        if len(data) < end - start:
+            return ()
+        return [
+            data[position - start + _ITEM_HEADER : position - start + _ITEM_HEADER + length]
+            for position, length in zip(positions[first:stop], lengths[first:stop], strict=True)
+        ]
 
     @cached_property
     def frame_format(self) -> FrameFormat:
@@ -419,7 +475,7 @@ class InstanceView:
             If the frame cannot be found or decoded, or has another size.
         """
         frame = self.read_frame(frame_index)
-        self.tally.frames_decoded += 1
+        self.tally.add(frames_decoded=1)
         return self._decoder.decode(frame)
 
     @cached_property
@@ -436,12 +492,14 @@ class InstanceView:
         if grid is not None:
             paths = self.optical_path_identifiers or ("",)
             rows, columns = self.tile_size
-            found = []
-            for index in range(offset, offset + self.number_of_frames):
-                at = grid.address(index)
-                path = paths[min(at.optical_path_index, len(paths) - 1)]
-                found.append((at.row_index * rows, at.column_index * columns, path, float(at.focal_plane_index)))
-            return found
+            cells = product(
+                [paths[min(path, len(paths) - 1)] for path in range(grid.optical_paths)],
+                [float(plane) for plane in range(grid.focal_planes)],
+                range(0, grid.tile_rows * rows, rows),
+                range(0, grid.tile_columns * columns, columns),
+            )
+            stated = islice(cycle(cells), offset, offset + self.number_of_frames)
+            return [(row, column, path, plane) for path, plane, row, column in stated]
         return [self._sparse_position(item) for item in self.header.get("PerFrameFunctionalGroupsSequence") or ()]
 
     def _sparse_position(self, item: Dataset) -> tuple[int, int, str, float]:

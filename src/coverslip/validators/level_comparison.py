@@ -8,7 +8,7 @@ from contextlib import suppress
 from math import fsum
 from operator import itemgetter
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 
@@ -42,7 +42,9 @@ _LOWEST_PSNR_DB = 25.0
 _LOWEST_SSIM = 0.6
 _LOSSLESS_PSNR_DB = 45.0
 """Decoders of lossy sources may differ by a step of a sample here and there; that is all that may differ."""
-_THINNED = slice(None, None, 4)
+_COLOUR_SAMPLE = 4
+"""Frames of the base, of those that are decoded the ones of most bytes, whose colours are compared with OpenSlide's."""
+_THINNED = slice(None, None, 8)
 """Pixels, of rows and of columns, whose mean colour difference is computed: it is slow."""
 _LOSSLESS = frozenset(f"1.2.840.10008.1.2{suffix}" for suffix in ("", ".1", ".4.80", ".4.90", ".4.201", ".4.202"))
 
@@ -145,13 +147,14 @@ class LevelComparison:
         self._instance = instance
         self._match = match
         self._decoded = decoded
-        self._cells = _cells(instance, pyramid)
+        self._cells = _Cells(instance, pyramid)
         self._scores = _Scores()
         self._bad: list[tuple[int, Finding]] = []
         self._unreadable: list[SourceError] = []
         chosen = sample_indices(instance, thorough=False)
         few = [chosen[(2 * index + 1) * len(chosen) // (2 * _SAMPLE)] for index in range(_SAMPLE)]
         self.sample: Sequence[int] = chosen if len(chosen) <= _SAMPLE else few
+        self.colour_sample = frozenset(sorted(chosen, key=instance.stored_bytes, reverse=True)[:_COLOUR_SAMPLE])
         self._wanted = range(instance.number_of_frames) if thorough else frozenset(self.sample)
 
     def compare_bytes(self) -> Iterator[Finding]:
@@ -218,11 +221,19 @@ class LevelComparison:
         ours, cell = self._patch(frame_index)
         return psnr(ours, self._reference(cell, *ours.shape[:2]))
 
-    def colour_difference(self, frame_index: int) -> float:
-        """Return the mean colour difference of a frame."""
-        ours, cell = self._patch(frame_index)
-        theirs = self._reference(cell, *ours.shape[:2])
-        return delta_e(ours[_THINNED, _THINNED], theirs[_THINNED, _THINNED])
+    def is_of(self, instance: InstanceView) -> bool:
+        """Whether this is the comparison of an instance."""
+        return instance is self._instance
+
+    def shown(self, frame_index: int) -> Pixels:
+        """Return some pixels of a frame."""
+        return self._patch(frame_index)[0][_THINNED, _THINNED].copy()
+
+    def expected(self, frame_index: int) -> Pixels:
+        """Return the same pixels of the slide; nothing is decoded of the instance."""
+        rows, columns, cell = self._place(frame_index)
+        theirs = self._reference(cell, rows.stop - rows.start, columns.stop - columns.start)
+        return theirs[_THINNED, _THINNED].copy()
 
     def _copied(self) -> bool:
         """Whether frames can be the slide's own: of the same grid, coding and colour."""
@@ -233,7 +244,10 @@ class LevelComparison:
             and frames is not None
             and frames.transfer_syntax_uid == instance.transfer_syntax_uid
             and (level.grid.rows, level.grid.columns) == instance.tile_size
-            and not any(cell.row % level.grid.rows or cell.column % level.grid.columns for cell in self._cells)
+            and (
+                instance.grid() is not None
+                or not any(cell.row % level.grid.rows or cell.column % level.grid.columns for cell in self._cells)
+            )
         )
 
     def _claims_copies(self) -> bool:
@@ -251,17 +265,13 @@ class LevelComparison:
         missing: list[int] = []
         different: dict[int, str] = {}
         digests: dict[int, bytes] = {}
-        for index, cell in enumerate(self._cells):
+        for index, (cell, ours) in enumerate(zip(self._cells, instance.iter_frames(), strict=False)):
             theirs = level.read_frame(self._address(cell))
             if theirs is None:
                 missing.append(index)
-                continue
-            try:
-                ours = instance.read_frame(index)
-            except CorruptSourceError as error:
-                different[index] = f"cannot be read: {error.reason}"
-                continue
-            if ours != theirs and ours != theirs + b"\0":
+            elif isinstance(ours, CorruptSourceError):
+                different[index] = f"cannot be read: {ours.reason}"
+            elif not ours.startswith(theirs) or ours[len(theirs) :] not in (b"", b"\0"):
                 digests[index] = _digest(ours)
         for index, other in self._find_tiles(digests).items():
             holds = "is not the slide's tile" if other is None else f"holds the slide's tile of frame {other + 1}"
@@ -347,14 +357,19 @@ class LevelComparison:
 
     def _patch(self, frame_index: int) -> tuple[Pixels, _Cell]:
         """Return the part of a frame that is compared, and where it lies."""
+        rows, columns, place = self._place(frame_index)
+        return self._decoded.get(self._instance, frame_index)[rows, columns], place
+
+    def _place(self, frame_index: int) -> tuple[slice, slice, _Cell]:
+        """Return which rows and columns of a frame are compared, and where they lie."""
         cell = self._cells[frame_index]
-        pixels = self._decoded.get(self._instance, frame_index)
         height, width = self._instance.matrix_size
+        tall, wide = self._instance.tile_size
         halvings, grid = self._match.halvings, self._match.level.grid
         spans = []
         for corner, side, length, tile in (
-            (cell.row, pixels.shape[0], height, grid.rows),
-            (cell.column, pixels.shape[1], width, grid.columns),
+            (cell.row, tall, height, grid.rows),
+            (cell.column, wide, width, grid.columns),
         ):
             valid = max(1, min(side, length - corner))
             wanted = min(valid, max(_SMALLEST_PATCH, side >> halvings))
@@ -363,7 +378,7 @@ class LevelComparison:
             start = max(0, ((corner + start) << halvings) // tile * tile - (corner << halvings)) >> halvings
             spans.append(slice(start, start + wanted))
         place = cell._replace(row=cell.row + spans[0].start, column=cell.column + spans[1].start)
-        return pixels[spans[0], spans[1]], place
+        return spans[0], spans[1], place
 
     def _reference(self, cell: _Cell, rows: int, columns: int) -> Pixels:
         """Return what the slide shows in a rectangle of the level, a bounded block of it at a time."""
@@ -389,18 +404,35 @@ class LevelComparison:
         return pixels
 
 
-def _cells(instance: InstanceView, pyramid: SourcePyramid) -> list[_Cell]:
-    """Return where each frame lies, with its planes counted as the slide counts them."""
-    positions = instance.frame_positions
-    known = [path.identifier for path in pyramid.optical_paths]
-    stated = list(dict.fromkeys(path for _row, _column, path, _focus in positions))
-    paths = known if set(stated) <= set(known) else stated
-    focuses = sorted({focus for _row, _column, _path, focus in positions})
-    first = _first_plane(instance, pyramid) if len(focuses) < len(pyramid.focal_plane_offsets_um) else 0
-    return [
-        _Cell(row, column, first + focuses.index(focus), min(paths.index(path), len(known) - 1))
-        for row, column, path, focus in positions
-    ]
+class _Cells(Sequence[_Cell]):
+    """Where each frame lies, with its planes counted as the slide counts them."""
+
+    def __init__(self, instance: InstanceView, pyramid: SourcePyramid) -> None:
+        self._positions = instance.frame_positions
+        known = [path.identifier for path in pyramid.optical_paths]
+        stated = list(dict.fromkeys(path for _row, _column, path, _focus in self._positions))
+        paths = known if set(stated) <= set(known) else stated
+        self._paths = {path: min(number, len(known) - 1) for number, path in reversed(list(enumerate(paths)))}
+        focuses = sorted({focus for _row, _column, _path, focus in self._positions})
+        first = _first_plane(instance, pyramid) if len(focuses) < len(pyramid.focal_plane_offsets_um) else 0
+        self._focuses = {focus: first + number for number, focus in enumerate(focuses)}
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    @overload
+    def __getitem__(self, index: int) -> _Cell: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[_Cell]: ...
+
+    def __getitem__(self, index: int | slice) -> _Cell | list[_Cell]:
+        if isinstance(index, slice):
+            return [self._cell(*position) for position in self._positions[index]]
+        return self._cell(*self._positions[index])
+
+    def _cell(self, row: int, column: int, path: str, focus: float) -> _Cell:
+        return _Cell(row, column, self._focuses[focus], self._paths[path])
 
 
 def _first_plane(instance: InstanceView, pyramid: SourcePyramid) -> int:

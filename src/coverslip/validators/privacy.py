@@ -39,6 +39,7 @@ __all__ = [
 _REFERENCE = "PS3.15 E.1"
 _SHORTEST = 4
 _SHORTEST_TELLING = 8
+_MOST_REMEMBERED = 10_000
 _VOCABULARY_VRS = ("CS", "UI")
 _VOCABULARY = frozenset(
     "CodeMeaning CodeValue CodingSchemeDesignator ContributionDescription DeidentificationMethod DerivationDescription "
@@ -231,6 +232,7 @@ class _Search:
 
     def __init__(self, secrets: Collection[Secret]) -> None:
         self._plain: list[tuple[str, Secret]] = []
+        self._found: dict[str, list[Secret]] = {}
         for secret in secrets:
             words = _plain(secret.text).split()
             self._plain.append((" ".join(words), secret))
@@ -252,11 +254,23 @@ class _Search:
 
         In a text that is of some `vocabulary`, common words are not searched for.
         """
-        plain = f" {_plain(text)} "
-        for words, secret in self._plain:
-            found = f" {words} " in plain or (len(words) >= _SHORTEST_TELLING and words in plain)
-            if found and not (vocabulary and secret.common):
+        for secret in self._secrets_in(text):
+            if not (vocabulary and secret.common):
                 yield _leak(secret, place)
+
+    def _secrets_in(self, text: str) -> Sequence[Secret]:
+        """Return the secrets that stand in a text; the instances of a series have nearly all their texts in common."""
+        found = self._found.get(text)
+        if found is None:
+            plain = f" {_plain(text)} "
+            found = [
+                secret
+                for words, secret in self._plain
+                if f" {words} " in plain or (len(words) >= _SHORTEST_TELLING and words in plain)
+            ]
+            if len(self._found) < _MOST_REMEMBERED:
+                self._found[text] = found
+        return found
 
     def in_bytes(self, data: bytes, place: str, *, vocabulary: bool = False) -> Iterator[Finding]:
         """Yield a finding for each secret that stands in bytes, in any usual coding; `vocabulary` as in a text."""
