@@ -175,7 +175,7 @@ class BigQueryCatalog:
             columns.append(f"{_facet_query(name, source)} AS facet_{number}")
         totals = (
             f"COUNT(*) AS total, COUNT(DISTINCT {_SAME_PATIENT}) AS patients, "
-            f"COUNTIF({_SAME_PATIENT} IS NULL) AS without_patient, COUNT(DISTINCT collection_id) AS collections, "
+            f"COUNT(*) - COUNT({_SAME_PATIENT}) AS without_patient, COUNT(DISTINCT collection_id) AS collections, "
             f"{_SIZE} AS size_mb"
         )
         tables.append(f"totals AS (SELECT {totals} FROM found)")
@@ -184,7 +184,7 @@ class BigQueryCatalog:
         if rows:
             return rows[0]
         nothing: dict[str, list[Any]] = {f"facet_{number}": [] for number in range(len(request.facets))}
-        return {"total": 0, "patients": 0, "collections": 0, "size_mb": 0.0, **nothing}
+        return {"total": 0, "patients": 0, "without_patient": 0, "collections": 0, "size_mb": 0.0, **nothing}
 
     def _shown(self, match: _Match, request: SearchRequest) -> str:
         limit = "" if request.limit is None else f" LIMIT {int(request.limit)}"
