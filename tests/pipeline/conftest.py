@@ -21,8 +21,9 @@ from tests.factories.damage import truncate_half, write_text
 from coverslip.pipeline.ledger import Kind, Ledger
 
 ROOT = Path(__file__).resolve().parents[2]
+_OF_SYSTEMS = ("CLOUD_RUN_", "SLURM_", "BATCH_", "K_", "KUBERNETES_", "OTEL_", "PORT")
 ENVIRONMENT = {
-    **{name: value for name, value in os.environ.items() if not name.startswith(("CLOUD_RUN_", "SLURM_", "BATCH_"))},
+    **{name: value for name, value in os.environ.items() if not name.startswith(_OF_SYSTEMS)},
     "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
 }
 

@@ -47,6 +47,7 @@ def test_terminal_shows_what_is_under_way_and_what_failed(mixed_slides: Path, tm
 
 def test_lines_elsewhere_tell_counts_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_PLAIN_EVERY_S", 0.0)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     file = io.StringIO()
     reporter = make_reporter("auto", "run", {}, lambda slide: slide.name, file)
     assert isinstance(reporter, PlainReporter)
@@ -64,6 +65,16 @@ def test_lines_elsewhere_tell_counts_now_and_then(monkeypatch: pytest.MonkeyPatc
     ]
     assert file.getvalue().splitlines()[2].startswith("1 of 3 slides done, 0 under way")
     assert reporter.tally.bytes_done == 1000
+
+
+@pytest.mark.parametrize("name", ["K_SERVICE", "CLOUD_RUN_JOB", "BATCH_JOB_UID", "KUBERNETES_SERVICE_HOST"])
+def test_lines_are_json_by_themselves_in_containers_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for each in ("K_SERVICE", "CLOUD_RUN_JOB", "BATCH_JOB_UID", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(each, raising=False)
+    assert isinstance(make_reporter("auto", "run", {}, str, io.StringIO()), PlainReporter)
+    monkeypatch.setenv(name, "x")
+    assert isinstance(make_reporter("auto", "run", {}, str, io.StringIO()), JsonReporter)
+    assert isinstance(make_reporter("plain", "run", {}, str, io.StringIO()), PlainReporter)
 
 
 def test_json_lines_of_a_slide_have_one_trace_and_no_name(monkeypatch: pytest.MonkeyPatch) -> None:

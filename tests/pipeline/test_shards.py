@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
+import socket
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.pipeline.conftest import Collection, coverslip, digests_below, start
+from tests.pipeline.conftest import Collection, coverslip, digests_below, start, write_slide
 
 from coverslip.errors import UsageError
 from coverslip.pipeline.ledger import State
@@ -119,6 +122,31 @@ def test_eight_shards_in_any_order_two_of_them_twice_make_what_one_run_makes(
     assert collection.indexed() == undisturbed.indexed()
     again = coverslip(*arguments_of(collection, "again", "--shard", "1/3", "--json"))
     assert (again.code, again.told["done"], again.told["done_before"]) == (0, 8, 8)
+
+
+def test_task_that_is_stopped_while_a_store_does_not_answer_puts_its_slides_back_in_time(tmp_path: Path) -> None:
+    (tmp_path / "slides").mkdir()
+    write_slide(tmp_path / "slides" / "slide.svs", 1)
+    collection = Collection(tmp_path / "slides", tmp_path / "run")
+    collection.place.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"dicomweb+http://127.0.0.1:{silent.getsockname()[1]}/dicom-web"
+        arguments = arguments_of(collection, "work", "--shard", "0/1", "--log-format", "json", "--to", url)
+        with start(*arguments) as task:
+            assert task.stderr is not None
+            next(line for line in task.stderr if "upload begun" in line)
+            task.terminate()
+            asked = time.monotonic()
+            told = [json.loads(line)["message"] for line in task.stderr]
+            assert task.wait(timeout=60) == 128 + signal.SIGTERM
+    assert time.monotonic() - asked < 10  # the grace period of Cloud Run
+    assert told[-1] == "0 of 1 slides done, 0 failed, 1 left"
+    records = merge_records(read_records(LocalStore(collection.place / "state")))
+    assert {str(each.task.stage): (each.state, each.attempt) for each in records} == {
+        "fetch": (State.DONE, 1),
+        "convert": (State.DONE, 1),
+        "upload": (State.PENDING, 0),
+    }
 
 
 def finish(running: list) -> None:

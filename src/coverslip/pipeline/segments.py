@@ -95,7 +95,8 @@ def read_records(store: ObjectStore, keys: Collection[str] | None = None, below:
 def merge_records(records: Iterable[Record]) -> list[Record]:
     """Return one record for each stage of each slide, in order.
 
-    Of two attempts by one recipe the one that was done counts, else the later; attempts are added up as they are.
+    Of two attempts by one recipe the one that was done counts, else the later; of one attempt what became of it, also
+    if it was put back and so does not count.
     """
     merged: dict[tuple[str, Stage, str], Record] = {}
     for record in records:
@@ -105,15 +106,17 @@ def merge_records(records: Iterable[Record]) -> list[Record]:
             merged[place] = record
             continue
         best = max((known, record), key=lambda each: _rank(each, known.task.parent == record.task.parent))
-        merged[place] = replace(best, attempt=max(known.attempt, record.attempt))
+        same = known.started_at == record.started_at
+        merged[place] = replace(best, attempt=best.attempt if same else max(known.attempt, record.attempt))
     return [merged[place] for place in sorted(merged)]
 
 
-def _rank(record: Record, same_recipe: bool) -> tuple[bool, str, str]:
+def _rank(record: Record, same_recipe: bool) -> tuple[bool, str, str, bool]:
     return (
         same_recipe and record.state is State.DONE,
         record.started_at or "",
         record.finished_at or "",
+        record.state is not State.STARTED,
     )
 
 

@@ -192,9 +192,9 @@ class Intake:
 
     def stop(self, exit_code: int) -> None:
         """Begin nothing more, and put back what is under way; may be called from a signal handler."""
+        self._stopped.set()  # first: a slide that is begun meanwhile looks for it
         for stop in tuple(self._stops):
             stop.exit_code = exit_code
-        self._stopped.set()
 
     def handle(self, event: ObjectEvent, trace: Trace) -> Answer:
         """Return what is to be answered to a message, when that is so and will stay so.
