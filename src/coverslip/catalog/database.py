@@ -104,6 +104,8 @@ def _attach(path: Path, *, read_only: bool) -> DuckDBPyConnection:
     # What does not fit is spilled beside the catalog, not into the folder that the command is run in.
     connection = duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": f"{path}.tmp"})
     try:
+        # It would be drawn on standard output, into what is told there.
+        connection.execute("SET enable_progress_bar = false")
         options = "READ_ONLY" if read_only else f"ROW_GROUP_SIZE {_ROW_GROUP}"
         quoted = str(path).replace("'", "''")
         connection.execute(f"ATTACH '{quoted}' AS {_NAME} ({options})")

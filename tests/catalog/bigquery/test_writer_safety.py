@@ -121,7 +121,7 @@ def test_of_two_writers_the_second_computes_anew_from_what_the_first_has_written
     indexed.before_script = other_writer
     report = index(tmp_path / "a")
     assert report.outcome.merge.version == 2
-    assert [each for each in indexed.refused if each.startswith("another writer was first")]
+    assert [each for each in indexed.refused if "another writer was first" in each]
     assert ask("SELECT generation FROM catalog_state") == [{"generation": 3}]
     index(tmp_path / "b")
     assert ask("SELECT SeriesInstanceUID, instanceCount, series_init_idc_version FROM idc_index ORDER BY 1") == [
