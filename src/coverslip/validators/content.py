@@ -108,11 +108,13 @@ def _along_curve(part: tuple[int, int]) -> int:
 
 
 def _look_at(fidelity: Fidelity | None, frames: Sequence[tuple[_Image, int]]) -> list[tuple[_Image, int, Finding]]:
-    found = [(image, index, told) for image, index in frames for told in image.check(index)]
+    copies: set[int] = set()
     if fidelity is not None:
+        # First, because it asks for some frames of the base in full.
         for image, index in frames:
             fidelity.compare_frame(image.view, index)
-    return found
+        copies = {id(image) for image, _index in frames if fidelity.is_copied_base(image.view)}
+    return [(image, index, told) for image, index in frames for told in image.check(index, is_copy=id(image) in copies)]
 
 
 class _Image:
@@ -155,10 +157,14 @@ class _Image:
         """Whether its frames are larger than a part of the slide."""
         return self._reduction * max(self.view.tile_size) > _PART
 
-    def check(self, index: int) -> Iterator[Finding]:
-        """Decode a frame, and compare it with what the next level shows there."""
+    def check(self, index: int, *, is_copy: bool) -> Iterator[Finding]:
+        """Decode a frame, and compare it with what the next level shows there.
+
+        What is a copy of the slide's, bit by bit, is decoded at half scale: only the means of its pixels are compared.
+        """
         try:
-            pixels = self._decoded.get(self.view, index)
+            get = self._decoded.get_reduced if is_copy else self._decoded.get
+            pixels = get(self.view, index)
         except CorruptSourceError as error:
             yield finding("frames.corrupt", str(error), self.view.place(index))
             return
@@ -173,10 +179,10 @@ class _Image:
         image, small = self.view, mosaic.instance
         spans = []
         for at, tile, size, reduced in zip(place, image.tile_size, image.matrix_size, small.matrix_size, strict=True):
-            scale = size / reduced
-            first, last = math.ceil(at / scale), math.floor(min(at + tile, size) / scale)
+            ratio = size / reduced
+            first, last = math.ceil(at / ratio), math.floor(min(at + tile, size) / ratio)
             last -= (last - first) % _BLUR
-            spans.append((first, last, round(first * scale) - at, min(round(last * scale), size) - at))
+            spans.append((first, last, round(first * ratio) - at, min(round(last * ratio), size) - at))
         (top, bottom, upper, lower), (left, right, start, stop) = spans
         if bottom - top < _LEAST_PIXELS or right - left < _LEAST_PIXELS:
             return
@@ -184,7 +190,9 @@ class _Image:
         if region is None:
             return
         reduced_size = ((right - left) // _BLUR, (bottom - top) // _BLUR)
-        ours, theirs = (_reduce(each, reduced_size) for each in (pixels[upper:lower, start:stop], region))
+        scale = image.tile_size[0] // max(1, pixels.shape[0])  # 2 if it was decoded at half scale
+        within = pixels[upper // scale : -(-lower // scale), start // scale : -(-stop // scale)]
+        ours, theirs = (_reduce(each, reduced_size) for each in (within, region))
         ratio = _psnr(ours, theirs)
         if ratio >= LEAST_PSNR_DB:
             return

@@ -65,6 +65,18 @@ class DecodedFrames:
         own.set_result(pixels)
         return pixels
 
+    def get_reduced(self, instance: InstanceView, frame_index: int) -> Pixels:
+        """Return the pixels of a frame that nobody else will ask for, at half scale where that is cheaper.
+
+        What is kept already is returned as it is; CorruptSourceError if it cannot be decoded.
+        """
+        key = id(instance), frame_index
+        with self._lock:
+            pixels = self._last.find(key)
+        if pixels is None and key not in self._errors:
+            pixels = instance.decode_half(frame_index)
+        return pixels if pixels is not None else self.get(instance, frame_index)
+
     def make_room(self, most_bytes: int) -> None:
         """Keep so many bytes from now on, if that is more than before."""
         self._last.most_bytes = max(self._last.most_bytes, most_bytes)

@@ -52,6 +52,7 @@ class Fidelity:
         self._sound = True
         self._colour: Future[dict[int, Pixels]] | None = None
         self._base: LevelComparison | None = None
+        self._copied_bases: set[int] = set()
         self._shown: dict[int, Pixels] = {}
 
     def begin(self, executor: Executor) -> Iterator[Finding]:
@@ -92,6 +93,8 @@ class Fidelity:
             if comparison.missing_tiles:
                 self._series.missing_tiles[instance.name] = comparison.missing_tiles
             if comparison.proven_copy:
+                if instance.matrix_size == base.matrix_size:
+                    self._copied_bases.add(id(instance))
                 # What is equal to the slide's level is read in its place: those frames are decoded anyway.
                 planes = Mosaic.of_planes(instance, self._series.decoded)
                 if len(planes) == 1:
@@ -108,6 +111,10 @@ class Fidelity:
         if self._base is not None and self._base.is_of(instance) and frame_index in self._base.colour_sample:
             with suppress(CorruptSourceError):  # told by the checks of frames
                 self._shown[frame_index] = self._base.shown(frame_index)
+
+    def is_copied_base(self, instance: InstanceView) -> bool:
+        """Whether all frames of an instance are those of the slide's base, bit by bit."""
+        return id(instance) in self._copied_bases
 
     def finish(self) -> Iterator[Finding]:
         """Yield what came of the frames, and how their colours differ from those that OpenSlide reads."""

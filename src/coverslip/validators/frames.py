@@ -27,6 +27,7 @@ _HTJ2K = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1
 _LOSSLESS_JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202")
 _JPEG_PROCESSES = {_JPEG[0]: (0xC0,), _JPEG[1]: (0xC0, 0xC1), _JPEG[2]: (0xC3,), _JPEG[3]: (0xC3,)}
 
+_WHOLE_FRAMES = 24
 _FEWEST_SAMPLED, _MOST_SAMPLED = 8, 24
 _SAMPLED_SHARE = 32
 
@@ -38,10 +39,9 @@ def sample_indices(instance: InstanceView, thorough: bool) -> list[int]:
     decoded too, is the blank one if there is any.
     """
     count = instance.number_of_frames
-    sampled = min(_MOST_SAMPLED, max(_FEWEST_SAMPLED, count // _SAMPLED_SHARE))
-    if thorough or count <= sampled:
+    if thorough or count <= _WHOLE_FRAMES:
         return list(range(count))
-    spread = sampled // 2
+    spread = min(_MOST_SAMPLED, max(_FEWEST_SAMPLED, count // _SAMPLED_SHARE)) // 2
     chosen = {index * (count - 1) // (spread - 1) for index in range(spread)}
     if instance.encapsulated and len(instance.items.lengths) == count:
         largest = sorted(range(count), key=lambda index: (-instance.items.lengths[index], index))

@@ -35,7 +35,7 @@ __all__ = ["HtmlReport", "write_html_report"]
 
 _MOST_SHOWN: Final = 20  # findings of one rule
 _MOST_MARKED: Final = 2000  # frames on one map
-_MOST_DECODED: Final = 64  # frames of the level that the thumbnail is made from
+_MOST_DECODED: Final = 16 << 20  # pixels of the level that the thumbnail is made from
 _THUMBNAIL_SIDE: Final = 480
 _MAP_SIDE: Final = 520
 _FRAME_PLACE: Final = re.compile(r"(?P<name>.+): frame (?P<number>\d+)")
@@ -449,14 +449,12 @@ def _line_step(tile: int, scale: float) -> int:
 
 
 def _thumbnail(series: SeriesView) -> str | None:
-    """Return the coarsest level, shrunk, as a data URI; None if it is too large to show or cannot be decoded."""
-    levels = series.levels
-    if not levels or levels[-1][0].number_of_frames > _MOST_DECODED or not levels[-1][0].decodable:
+    """Return the coarsest level, or the thumbnail if that is too large, shrunk, as a data URI; None without either."""
+    coarsest = [image for level in series.levels[-1:] for image in level[:1]]
+    thumbnails = [image for image in series.slide_images if image.flavor == "THUMBNAIL"]
+    matrix = next(filter(lambda found: found is not None, map(_matrix_to_show, coarsest + thumbnails)), None)
+    if matrix is None:
         return None
-    try:
-        matrix = _matrix(levels[-1][0])
-    except (CorruptSourceError, StoreError, ValueError):
-        return None  # told by the findings
     scale = min(1.0, _THUMBNAIL_SIDE / max(matrix.shape[:2]))
     size = max(1, round(matrix.shape[1] * scale)), max(1, round(matrix.shape[0] * scale))
     small = np.atleast_3d(cv2.resize(matrix, size, interpolation=cv2.INTER_AREA))
@@ -464,6 +462,16 @@ def _thumbnail(series: SeriesView) -> str | None:
         small = (small / max(1, small.max()) * 255).astype(np.uint8)
     _done, encoded = cv2.imencode(".jpg", small[..., ::-1] if small.shape[2] == 3 else small)
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
+
+
+def _matrix_to_show(image: InstanceView) -> Pixels | None:
+    rows, columns = image.tile_size
+    if not image.decodable or image.number_of_frames * rows * columns > _MOST_DECODED:
+        return None
+    try:
+        return _matrix(image)
+    except (CorruptSourceError, StoreError, ValueError):
+        return None  # told by the findings
 
 
 def _matrix(image: InstanceView) -> Pixels:

@@ -478,6 +478,16 @@ class InstanceView:
         self.tally.add(frames_decoded=1)
         return self._decoder.decode(frame)
 
+    def decode_half(self, frame_index: int) -> Pixels | None:
+        """Return a frame at half its scale, as `decode` does; None if its coding does not make that cheaper.
+
+        All that is stored is read, so what `decode` finds damaged, this does too.
+        """
+        pixels = self._decoder.decode_half(self.read_frame(frame_index))
+        if pixels is not None:
+            self.tally.add(frames_decoded=1)
+        return pixels
+
     @cached_property
     def frame_positions(self) -> list[tuple[int, int, str, float]]:
         """0-based (row, column) in the matrix, optical path and focal plane of each frame, in pixels and mm.
