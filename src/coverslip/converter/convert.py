@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +21,7 @@ from coverslip.converter.series_plan import (
     plan_pixels,
     plan_series,
 )
+from coverslip.converter.source_digest import DigestAhead, FileIdentity, digest_files, file_identity
 from coverslip.converter.sources import open_slide
 from coverslip.converter.sources.byte_ranges import digest_ranges
 from coverslip.converter.staging import io_errors, publish_folder, remove_abandoned_work, staged_folder
@@ -40,7 +39,12 @@ if TYPE_CHECKING:
 __all__ = ["convert_slide", "plan_conversion"]
 
 
-def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], None] | None = None) -> ConversionResult:
+def convert_slide(
+    request: ConversionRequest,
+    on_pixels: Callable[[int, int], None] | None = None,
+    *,
+    ahead: DigestAhead | None = None,
+) -> ConversionResult:
     """Convert one slide to one DICOM series for each region it holds.
 
     Parameters
@@ -48,6 +52,8 @@ def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], No
     request : ConversionRequest
     on_pixels : callable, optional
         Told (pixels done, pixels in all) now and then.
+    ahead : DigestAhead, optional
+        The slide's digest, where it was begun before this was called.
 
     Returns
     -------
@@ -65,13 +71,14 @@ def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], No
         open_slide(request.path, ranges=request.ranges) as source,
         ExitStack() as work,
     ):
+        ahead = ahead or work.enter_context(DigestAhead(source.files[0]))
         before = _fingerprint(source, request.ranges)
         pixels = plan_pixels(source, request)
         progress = _Progress(sum(plan.work_pixels() for plan in pixels), on_pixels)
         clock.lap("open")
         # Frames depend on no name, so they are made while the digest, which names everything, is still computed.
         first = work.enter_context(_Pass(pixels[0], request, progress))
-        digest = _digest_while_loading(source.files, request.ranges)
+        digest = _digest_while_loading(source.files, ahead, request.ranges)
         clock.lap("digest")
         plans = [plan_series(source, each, request, digest) for each in pixels]
         series = []
@@ -94,8 +101,8 @@ def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], No
                     if report is not None:
                         clock.lap("validate")
                         result = replace(result, validation=summarize(report, request.validate))
-                    told = source_as_json(source, digest, None if request.ranges is None else request.ranges.size)
-                    write_result_file(staged, result, told, clock.laps)
+                    size_bytes = None if request.ranges is None else request.ranges.size
+                    write_result_file(staged, result, source_as_json(source, digest, size_bytes), clock.laps)
                     if report is not None and not report.passed:
                         raise quarantine(staged, request.output, report)
                     leave_quarantine(request.output, result)
@@ -105,10 +112,10 @@ def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], No
         return ConversionResult(source.format_name, digest, tuple(series), clock.laps)
 
 
-def plan_conversion(request: ConversionRequest) -> ConversionResult:
+def plan_conversion(request: ConversionRequest, *, ahead: DigestAhead | None = None) -> ConversionResult:
     """Say what `convert_slide` would write, without writing anything."""
     with io_errors(SourceError, "slide cannot be read"), open_slide(request.path, ranges=request.ranges) as source:
-        digest = _digest_files(source.files, request.ranges)
+        digest = _digest(source.files, ahead, request.ranges)
         plans = [plan_series(source, each, request, digest) for each in plan_pixels(source, request)]
         series = tuple(plan.result([instance.result() for instance in plan.instances]) for plan in plans)
         return ConversionResult(source.format_name, digest, series)
@@ -219,44 +226,28 @@ class _Progress:
             self._on_pixels(min(self._done, self._total), self._total)
 
 
-def _digest_files(paths: Sequence[Path], ranges: ByteRanges | None = None) -> str:
-    """Return the SHA-256 of the slide: of its one file, or of its files' SHA-256 in their fixed order."""
-    if ranges is not None:
-        return digest_ranges(ranges).hexdigest()
-    if len(paths) == 1:
-        return _digest_file(paths[0]).hexdigest()
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(_digest_file(path).digest())
-    return digest.hexdigest()
+def _digest(paths: Sequence[Path], ahead: DigestAhead | None, ranges: ByteRanges | None) -> str:
+    return digest_files(paths, ahead) if ranges is None else digest_ranges(ranges).hexdigest()
 
 
-def _digest_while_loading(paths: Sequence[Path], ranges: ByteRanges | None) -> str:
+def _digest_while_loading(paths: Sequence[Path], ahead: DigestAhead, ranges: ByteRanges | None) -> str:
     """Return the slide's SHA-256; pydicom, which takes longer to load, is loaded meanwhile."""
     with ThreadPoolExecutor(1) as executor:
-        digest = executor.submit(_digest_files, paths, ranges)
+        digest = executor.submit(_digest, paths, ahead, ranges)
         import coverslip.converter.headers  # noqa: F401
 
         return digest.result()
 
 
-def _digest_file(path: Path) -> hashlib._Hash:
-    with path.open("rb", buffering=0) as file:
-        return hashlib.file_digest(file, "sha256")
-
-
-def _fingerprint(source: SlideSource, ranges: ByteRanges | None) -> list[tuple[int, int | str, int]]:
-    """Return what changes when a file is written to or replaced, its size first."""
+def _fingerprint(source: SlideSource, ranges: ByteRanges | None) -> list[FileIdentity] | list[str]:
     if ranges is not None:
-        return [(ranges.size, ranges.mark(), 0)]
+        return [ranges.mark()]
     try:
-        return [(stat.st_size, stat.st_ino, stat.st_mtime_ns) for stat in map(os.stat, source.files)]
+        return [file_identity(path.stat()) for path in source.files]
     except OSError as error:
         raise SourceError(f"the slide's files can no longer be read: {error.strerror}") from error
 
 
-def _require_unchanged(
-    source: SlideSource, request: ConversionRequest, before: list[tuple[int, int | str, int]]
-) -> None:
+def _require_unchanged(source: SlideSource, request: ConversionRequest, before: list[FileIdentity] | list[str]) -> None:
     if _fingerprint(source, request.ranges) != before:
         raise SourceError("the slide was changed while it was being converted, expected a file at rest")
