@@ -183,7 +183,9 @@ def kills(count: int) -> bool:
         for number in range(count):
             after = draw.uniform(0.1, 1.0) * seconds
             kept = _end_of(slides, folder / f"{number}", after) == wanted
-            checks[f"{number + 1}: killed after {after:.2f} of {seconds:.2f} s"] = kept
+            told = f"{number + 1}: killed after {after:.2f} of {seconds:.2f} s"
+            print(f"  {told}: {'the same' if kept else 'DIFFERENT'}", flush=True)
+            checks[told] = kept
             shutil.rmtree(folder / f"{number}")
     return _tell(checks)
 
