@@ -182,7 +182,10 @@ def kills(count: int) -> bool:
         checks = {}
         for number in range(count):
             after = draw.uniform(0.1, 1.0) * seconds
-            checks[f"{number + 1}: killed after {after:.2f} s"] = _end_of(slides, folder / f"{number}", after) == wanted
+            kept = _end_of(slides, folder / f"{number}", after) == wanted
+            told = f"{number + 1}: killed after {after:.2f} of {seconds:.2f} s"
+            print(f"  {told}: {'the same' if kept else 'DIFFERENT'}", flush=True)
+            checks[told] = kept
             shutil.rmtree(folder / f"{number}")
     return _tell(checks)
 
@@ -198,6 +201,7 @@ def _end_of(slides: Path, place: Path, kill_after_s: float | None) -> tuple[dict
         ) as process:
             try:
                 process.wait(kill_after_s)
+                print("  was over before it could be killed", flush=True)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
     subprocess.run(arguments, env=environment(), check=True, stdout=subprocess.DEVNULL)

@@ -35,7 +35,7 @@ def write_slide(path: Path, seed: int, **changes: Any) -> Path:
     return path
 
 
-def coverslip(*arguments: object, module: str = "coverslip", timeout: float = 120, **variables: str) -> Done:
+def coverslip(*arguments: object, module: str = "coverslip", timeout: float = 240, **variables: str) -> Done:
     """Run the command line to its end; what hangs has its stacks printed."""
     with start(*arguments, module=module, **variables) as process:
         try:

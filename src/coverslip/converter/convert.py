@@ -102,8 +102,8 @@ def convert_slide(
                     if report is not None:
                         clock.lap("validate")
                         result = replace(result, validation=summarize(report, request.validate))
-                    told = source_as_json(source, digest, None if request.ranges is None else request.ranges.size)
-                    write_result_file(staged, result, told, clock.laps)
+                    size_bytes = None if request.ranges is None else request.ranges.size
+                    write_result_file(staged, result, source_as_json(source, digest, size_bytes), clock.laps)
                     if report is not None and not report.passed:
                         raise quarantine(staged, request.output, report)
                     leave_quarantine(request.output, result)
