@@ -16,5 +16,7 @@ RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
     && useradd --create-home coverslip
 USER coverslip
 WORKDIR /data
+# For `coverslip serve --host 0.0.0.0`; Cloud Run says otherwise by PORT.
+EXPOSE 8080
 ENTRYPOINT ["coverslip"]
 CMD ["--help"]
