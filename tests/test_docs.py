@@ -75,7 +75,20 @@ SHARED = {"run": ("docs/convert.md", "docs/upload.md"), "status": ("docs/upload.
 
 @pytest.mark.parametrize(
     "name",
-    ["collect", "convert", "handover", "info", "init", "remap", "retract", "run", "serve", "status", "upload", "validate"],
+    [
+        "collect",
+        "convert",
+        "handover",
+        "info",
+        "init",
+        "remap",
+        "retract",
+        "run",
+        "serve",
+        "status",
+        "upload",
+        "validate",
+    ],
 )
 def test_every_option_of_a_command_is_named_in_its_documentation(name: str) -> None:
     pages = (PAGES.get(name, f"docs/{name}.md"), *SHARED.get(name, ()))
