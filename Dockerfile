@@ -28,6 +28,7 @@ ENV PATH=/opt/coverslip/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 # By number, so that Kubernetes can see that it is not root.
 USER 10001
 WORKDIR /data
+# For `coverslip serve --host 0.0.0.0` and `coverslip worker`; Cloud Run says otherwise by PORT.
 EXPOSE 8080
 ENTRYPOINT ["coverslip"]
 CMD ["--help"]

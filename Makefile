@@ -128,6 +128,10 @@ soak: $(INSTALLED) ## put 2 GB into every kind of store, take 300 slides through
 	@$(PYTHON) -m benchmarks.pipeline kills
 	@$(PYTHON) -m benchmarks.pipeline overhead
 
+.PHONY: serving
+serving: $(INSTALLED) ## measure frames per second of coverslip serve beside a bare application, nginx and Orthanc
+	@$(PYTHON) -m benchmarks.serve
+
 .PHONY: lock
 lock: $(INSTALLED) ## resolve the newest versions that pyproject.toml allows into requirements.lock
 	@$(PYTHON) -m pip install -qq uv

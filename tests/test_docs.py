@@ -90,6 +90,7 @@ SHARED = {
         "remap",
         "retract",
         "run",
+        "serve",
         "status",
         "upload",
         "validate",

@@ -211,7 +211,17 @@ def write_channels(folder: Path) -> None:
         ds.NumberOfFrames, ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, 1, "MONOCHROME2"
         ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
         ds.DimensionOrganizationType = "TILED_FULL"
-        path = Dataset()
+        ds.ImageOrientationSlide = [0, -1, 0, -1, 0, 0]
+        ds.FrameOfReferenceUID, ds.ContainerIdentifier = "2.25.73", "CHANNELS"
+        origin, groups, measures, illumination, path = (Dataset() for _ in range(5))
+        origin.XOffsetInSlideCoordinateSystem = origin.YOffsetInSlideCoordinateSystem = "20"
+        ds.TotalPixelMatrixOriginSequence = [origin]
+        measures.PixelSpacing, measures.SliceThickness = ["0.0005", "0.0005"], "0.001"
+        groups.PixelMeasuresSequence = [measures]
+        ds.SharedFunctionalGroupsSequence = [groups]
+        illumination.CodeValue, illumination.CodingSchemeDesignator = "111743", "DCM"
+        illumination.CodeMeaning = "Epifluorescence illumination"
+        path.IlluminationTypeCodeSequence = [illumination]
         path.OpticalPathIdentifier, path.OpticalPathDescription = str(number), f"marker {number}"
         ds.OpticalPathSequence = [path]
         ds.PixelData = pixels.tobytes()

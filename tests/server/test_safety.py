@@ -136,7 +136,7 @@ HOSTILE = [
     ("/viewer/%2e%2e/%2e%2e/cli.py", 404),
     ("/slim/../../etc/passwd", 404),
     ("/dicomweb/studies/..%2f..%2fetc/metadata", 404),
-    ("/dicomweb/studies/1.2/series/1.2/instances/1.2/bulkdata/..%2f..%2fetc%2fpasswd", 400),
+    ("/dicomweb/studies/1.2/series/1.2/instances/1.2/bulkdata/..%2f..%2fetc%2fpasswd", 404),
     ("/dicomweb/studies/" + "9" * 65, 400),
     ("/dicomweb/studies?StudyInstanceUID=1' OR '1'='1".replace(" ", "%20"), 400),
     ("/?collection=%27%3B%20DROP%20TABLE%20instances%3B--", 200),
@@ -189,7 +189,7 @@ def test_a_hostile_request_is_refused_or_harmless(guarded: Running, slide: Slide
 )
 def test_what_is_no_http_is_answered_with_400_and_closed(guarded: Running, data: bytes) -> None:
     answer = raw(guarded, data)
-    assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
+    assert answer == b"" or answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 431 "))
     assert guarded.ask("/healthz").status == 200
 
 

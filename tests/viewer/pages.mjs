@@ -103,6 +103,7 @@ try {
   await page.setViewportSize({ width: 1280, height: 800 })
   await page.goto(`${url}/slides/${channels}`, { waitUntil: 'domcontentloaded' })
   await ready()
+  report.said = await page.textContent('#state')
   await settled()
   report.channels = {
     state: await page.getAttribute('#viewer', 'data-state'),

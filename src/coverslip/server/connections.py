@@ -23,6 +23,10 @@ class LimitedProtocol(H11Protocol):
     _stalled: asyncio.TimerHandle | None = None
     _awaited: asyncio.TimerHandle | None = None
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.access_log = False  # it would show queries
+
     def connection_made(self, transport: Any) -> None:
         """Take a connection, or close it if there are too many."""
         super().connection_made(transport)

@@ -36,6 +36,7 @@ _OPEN_PATHS = ("/healthz", "/readyz", "/login")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 _METHODS = b"GET, HEAD, OPTIONS, POST"
 _ANSWERED = b"ETag, Content-Type, Warning, Retry-After"
+_MOST_HEAD_BYTES = 32 << 10
 _UIDS = re.compile(r"(?<=/)[0-9.]{5,64}(?=/|$)")
 _PAGES_POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; "
@@ -115,10 +116,10 @@ class Front:
             # Pages of other sites must not reach this server by a name that they let point to it.
             return _error(400, "this server is not known by that name; --allow-host adds names")
         path = scope["path"]
-        if scope["method"] not in ("GET", "HEAD", "OPTIONS", "POST"):
-            return _error(405, "expected GET, HEAD, OPTIONS or POST", [(b"allow", _METHODS)])
-        if "\0" in path or "/../" in f"{path}/" or "\\" in path:
-            return _error(404, "there is no such thing")
+        malformed = _malformed(scope, headers)
+        if malformed is not None:
+            return malformed
+        path = scope["path"]
         # A preflight carries no credentials, whatever the request after it does.
         if path in _OPEN_PATHS or path.startswith("/static/") or scope["method"] == "OPTIONS":
             return None
@@ -262,6 +263,20 @@ class Front:
             # Whatever a file holds: shown by itself it must not run anything.
             added.append((b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"))
         return [*headers, *added]
+
+
+def _malformed(scope: Message, headers: dict[bytes, bytes]) -> tuple[int, bytes, Headers] | None:
+    """Return why a request makes no sense to anybody, None if it does."""
+    path = scope["path"]
+    if len(scope["query_string"]) + sum(map(len, headers.values())) > _MOST_HEAD_BYTES:
+        return _error(431, f"expected at most {_MOST_HEAD_BYTES} bytes before the body")
+    if b"content-length" in headers and b"transfer-encoding" in headers:
+        return _error(400, "expected one length of the body")  # servers in front may see another end of it
+    if scope["method"] not in ("GET", "HEAD", "OPTIONS", "POST"):
+        return _error(405, "expected GET, HEAD, OPTIONS or POST", [(b"allow", _METHODS)])
+    if "\0" in path or "/../" in f"{path}/" or "\\" in path:
+        return _error(404, "there is no such thing")
+    return None
 
 
 class _TooLargeError(Exception):

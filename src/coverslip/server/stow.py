@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Received", "Receiver"]
 
 _CHUNK = 1 << 20
+_UID_KEYWORDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _UID = re.compile(r"(?:0|[1-9]\d*)(?:\.(?:0|[1-9]\d*))+")
 _MOST_PARTS = 10_000
 _NOT_UNDERSTOOD, _WRONG_STUDY, _IS_THERE, _OUT_OF_RESOURCES = 0xC000, 0xA900, 0x0111, 0xA700
@@ -170,9 +171,6 @@ class Receiver:
             received.stored.append((sop_class, name, place))
 
 
-_UID_KEYWORDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
-
-
 def _read(path: Path) -> Iterator[bytes]:
     with open(path, "rb") as file:
         while piece := file.read(_CHUNK):
@@ -195,7 +193,8 @@ def _read_header(path: Path) -> Dataset | None:
     try:
         with no_pydicom_warnings():
             header = dcmread(path, stop_before_pixels=True)
-            str(header.get("SOPInstanceUID", ""))
+            for keyword in (*_UID_KEYWORDS, "SOPClassUID"):
+                header.get(keyword)  # converted here, where what is wrong with it is quiet
     except Exception:  # noqa: BLE001 - pydicom lets through what its conversions raise
         return None
     return header if getattr(header, "file_meta", None) is not None else None
