@@ -242,7 +242,7 @@ def test_what_is_no_brightfield_slide_is_refused(tmp_path: Path, attributes, wor
     ("attributes", "words"),
     [
         ({"NumberOfFrames": 11}, "11 frames, expected 12|cannot be told apart"),
-        ({"TotalPixelMatrixRows": 0}, "make no grid"),
+        ({"TotalPixelMatrixRows": 0}, "a matrix of 0 x 420 pixels"),
         ({"TotalPixelMatrixRows": 2**31, "TotalPixelMatrixColumns": 2**31}, "which no slide has"),
     ],
 )
