@@ -30,7 +30,7 @@ from tests.factories.ventana import write_ventana
 
 COPIES = 96
 """Mutations of each of 21 kinds of slide: 2,000 in all."""
-LONGEST_S = 30
+LONGEST_S = 60
 """For one slide, on a machine that has other things to do."""
 VALIDATED = 10
 """Every so many are validated before they are delivered; all others are decoded here."""

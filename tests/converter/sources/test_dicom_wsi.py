@@ -242,7 +242,7 @@ def test_what_is_no_brightfield_slide_is_refused(tmp_path: Path, attributes, wor
     ("attributes", "words"),
     [
         ({"NumberOfFrames": 11}, "11 frames, expected 12|cannot be told apart"),
-        ({"TotalPixelMatrixRows": 0}, "make no grid"),
+        ({"TotalPixelMatrixRows": 0}, "a matrix of 0 x 420 pixels"),
         ({"TotalPixelMatrixRows": 2**31, "TotalPixelMatrixColumns": 2**31}, "which no slide has"),
     ],
 )
@@ -277,6 +277,24 @@ def test_a_slide_that_states_no_spacing_takes_it_from_its_extent_or_says_so(tmp_
     with open_slide(tmp_path / "b" / "01-volume.dcm") as source:
         assert source.pyramids[0].levels[0].pixel_spacing is None
         assert rules(source) == ["source.spacing-unknown"]
+
+
+def test_items_of_no_bytes_are_missing_tiles(tmp_path: Path):
+    write_dicom_wsi(tmp_path / "series", downsamples=(), pictures=False)
+    path = tmp_path / "series" / "01-volume.dcm"
+    ds = dcmread(path)
+    frames = list(generate_frames(ds.PixelData, number_of_frames=ds.NumberOfFrames))
+    frames[3] = frames[7] = b""
+    items = (b"\xfe\xff\x00\xe0" + len(frame).to_bytes(4, "little") + frame for frame in frames)
+    ds.PixelData = b"\xfe\xff\x00\xe0" + bytes(4) + b"".join(items) + b"\xfe\xff\xdd\xe0" + bytes(4)
+    ds.save_as(path)
+    with open_slide(path) as source:
+        assert rules(source) == ["source.missing-tile"]
+        assert source.pyramids[0].levels[0].read_frame(TileAddress(0, 3)) is None
+    (series,) = convert_slide(ConversionRequest(path, tmp_path / "out")).series
+    assert series.instances[0].missing_tiles == 2
+    after = stored_frames(series.folder / series.instances[0].file_name)
+    assert [frame for index, frame in enumerate(after) if index not in (3, 7)] == [frame for frame in frames if frame]
 
 
 def test_a_frame_that_does_not_decode_is_named_by_level_frame_and_offset(tmp_path: Path):

@@ -131,3 +131,19 @@ def test_a_tile_that_does_not_decode_is_corrupt(tmp_path: Path):
     path.write_bytes(data[:at] + bytes(40) + data[at + 40 :])
     with open_slide(path) as source, pytest.raises(CorruptSourceError, match="pylibCZIrw cannot read"):
         whole(source.pyramids[0].levels[0])
+
+
+def test_a_directory_that_does_not_fit_the_tiles_is_corrupt_before_any_library_reads_it(tmp_path: Path):
+    path = tmp_path / "slide.czi"
+    write_czi(path, dimensions="CZ", attachments=False)
+    data = path.read_bytes()
+    tile = data.find(b"ZISRAWSUBBLOCK")
+    size = data.find(b"X\0\0\0", tile)
+    for damaged, words in (
+        (data[:-1500], "cut off"),
+        (data[: size + 8] + b"\xff\0" + data[size + 10 :], "says otherwise of itself"),
+        (data[:tile] + b"X" + data[tile + 1 :], "is not where the directory says"),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(CorruptSourceError, match=words):
+            open_slide(path)

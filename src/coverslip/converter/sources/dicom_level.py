@@ -263,7 +263,7 @@ class DicomLevel:
             if count != grid.number_of_frames:
                 message = f"{count} frames, expected {grid.number_of_frames}"
                 raise CorruptSourceError(message, level_index=self.level_index)
-            return np.arange(count)
+            return self._without_empty(np.arange(count))
         frames = np.full(grid.number_of_frames, -1, np.int64)
         positions = [position for part in parts for position in part.frame_positions]
         if len(positions) != count:
@@ -277,6 +277,14 @@ class DicomLevel:
             if not (0 <= cell.row_index < grid.tile_rows and 0 <= cell.column_index < grid.tile_columns):
                 raise CorruptSourceError("lies outside the matrix", level_index=self.level_index, frame_index=frame)
             frames[grid.frame_index(cell)] = frame
+        return self._without_empty(frames)
+
+    def _without_empty(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the frames of the cells without those that have an item of no bytes."""
+        for part, start in zip(self._parts, self._starts, strict=True):
+            if part.encapsulated and len(part.items.lengths) == part.number_of_frames:
+                empty = start + np.flatnonzero(np.asarray(part.items.lengths) == 0)
+                frames[np.isin(frames, empty)] = -1
         return frames
 
     def _stored_bytes(self, part: InstanceView) -> int:

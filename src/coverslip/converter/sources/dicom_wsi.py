@@ -121,6 +121,8 @@ def _describe(path: Path, view: SeriesView, background: tuple[int, int, int]) ->
     if not groups:
         raise UnsupportedSourceError("a DICOM series without a VOLUME instance: label, overview or thumbnail alone")
     base = groups[0][0]
+    if min(base.matrix_size) < 1:
+        raise CorruptSourceError(f"a matrix of {base.matrix_size[0]} x {base.matrix_size[1]} pixels")
     kind = unreadable_kind(base)
     if kind:
         raise UnsupportedSourceError(f"a DICOM slide of {kind}, which is not read yet; 8-bit RGB is")

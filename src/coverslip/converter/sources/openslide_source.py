@@ -31,6 +31,7 @@ __all__ = ["OpenSlideLevel", "OpenSlideSource", "open_source"]
 
 _MOST_PIXELS = 1 << 38
 """Of a base level: half a million by half a million."""
+_LONGEST_SIDE = 1 << 21
 _STITCHED = frozenset({"mirax", "trestle", "ventana", "zeiss"})
 """Vendors whose tiles may overlap; OpenSlide lays them over each other."""
 
@@ -256,7 +257,7 @@ def _describe(
     areas = _scanned_areas(properties, slide.dimensions, vendor)
     pyramids = []
     for area in areas:
-        if not 0 < area[2] * area[3] <= _MOST_PIXELS:
+        if not 0 < area[2] * area[3] <= _MOST_PIXELS or max(area[2:]) > _LONGEST_SIDE:
             raise CorruptSourceError(f"a scanned area of {area[2]} x {area[3]} pixels, which no slide has")
         share = area[2] * area[3] / sum(one[2] * one[3] for one in areas)
         levels = _levels(slide, area, spacing, background, compression, round(stored_bytes * share))

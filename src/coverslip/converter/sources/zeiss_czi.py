@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any, Self
 from xml.etree import ElementTree as ET
 
 from coverslip.converter.sources.base import AssociatedImage, SlideMetadata, SlideSource, SourcePyramid
+from coverslip.converter.sources.czi_directory import CziTile, check_tiles, read_directory
 from coverslip.converter.sources.pixel_level import PixelLevel
 from coverslip.converter.sources.spacing import plausible_spacing
 from coverslip.converter.sources.tiff_structure import TiffStructure
@@ -38,7 +38,6 @@ _COMPRESSIONS: Mapping[int, tuple[str, str | None]] = {
 }
 """Name and lossy method by the number in the file; JPEG XR may be lossy or not, and DICOM has no word for it."""
 _UNKNOWN: tuple[str, str | None] = ("unknown", None)
-_MOST_DIRECTORY_BYTES = 1 << 28
 
 
 class CziLevel(PixelLevel):
@@ -144,10 +143,12 @@ def open_source(path: Path, structure: TiffStructure | None, background: tuple[i
     MissingDependencyError
         If OpenSlide does not read it and pylibCZIrw is not there.
     """
+    tiles = read_directory(path)
+    check_tiles(path, tiles)
     try:
         from coverslip.converter.sources import openslide_source
 
-        return openslide_source.open_source(path, structure, background, _compression(path)[0])
+        return openslide_source.open_source(path, structure, background, _compression(tiles))
     except UnsupportedSourceError as error:
         reason = str(error)
     except Exception as error:
@@ -163,7 +164,7 @@ def open_source(path: Path, structure: TiffStructure | None, background: tuple[i
     try:
         try:
             reader = closing.enter_context(czi.open_czi(str(path)))
-            return _describe(path, closing, reader, background)
+            return _describe(path, closing, reader, tiles, background)
         except (UnsupportedSourceError, CorruptSourceError):
             raise
         except Exception as error:
@@ -173,7 +174,9 @@ def open_source(path: Path, structure: TiffStructure | None, background: tuple[i
         raise
 
 
-def _describe(path: Path, closing: ExitStack, reader: Any, background: tuple[int, int, int]) -> CziSource:
+def _describe(
+    path: Path, closing: ExitStack, reader: Any, tiles: Sequence[CziTile], background: tuple[int, int, int]
+) -> CziSource:
     box = reader.total_bounding_box
     kinds = sorted(set(reader.pixel_types.values()))
     channels, times = (box.get(name, (0, 1))[1] for name in ("C", "T"))
@@ -188,7 +191,8 @@ def _describe(path: Path, closing: ExitStack, reader: Any, background: tuple[int
     if spacing is None:
         message = "the slide states no pixel spacing that is a slide's: it is unknown and must be given"
         findings.append(Finding("source.spacing-unknown", Severity.WARNING, message))
-    compression, tiles = _compression(path)
+    compression = _compression(tiles)
+    is_mosaic = sum(not tile.is_reduced for tile in tiles) > 1
     if compression[0] in ("unknown", "JPEG XR"):
         findings.append(unknown_loss(compression[0]))
     whole = reader.total_bounding_rectangle
@@ -215,35 +219,17 @@ def _describe(path: Path, closing: ExitStack, reader: Any, background: tuple[int
             origin = (scene.y - whole.y) * spacing.row_mm, (whole.x + whole.w - scene.x) * spacing.column_mm
         step_um = scaling.get("Z") or 1.0
         offsets = tuple(round(index * step_um, 6) for index in range(planes))
-        pyramids.append(SourcePyramid([level], focal_plane_offsets_um=offsets, origin_mm=origin, stitched=tiles > 1))
+        pyramids.append(SourcePyramid([level], focal_plane_offsets_um=offsets, origin_mm=origin, stitched=is_mosaic))
     properties = dict(_properties(root))
     metadata = slide_metadata(properties, load_vendor("zeiss"), None)
     return CziSource(path, closing, metadata, tuple(pyramids), tuple(findings))
 
 
-def _compression(path: Path) -> tuple[tuple[str, str | None], int]:
-    """Return how the tiles of the base are compressed, and how many there are, by the directory of the file."""
-    with path.open("rb") as file:
-        header = file.read(112)
-        (position,) = struct.unpack_from("<q", header.ljust(112, b"\0"), 32 + 52)
-        if not 0 < position < path.stat().st_size:
-            return _UNKNOWN, 0
-        file.seek(position)
-        segment = file.read(32)
-        if not segment.startswith(b"ZISRAWDIRECTORY\0"):
-            return _UNKNOWN, 0
-        (size,) = struct.unpack_from("<q", segment, 24)
-        data = file.read(min(max(0, size), _MOST_DIRECTORY_BYTES))
-    numbers: list[int] = []
-    at = 128
-    while data[at : at + 2] == b"DV" and at + 32 <= len(data):
-        compression, pyramid, dimensions = struct.unpack_from("<iB5xi", data, at + 18)
-        if not pyramid:
-            numbers.append(compression)
-        at += 32 + 20 * max(0, dimensions)
-    names = [_COMPRESSIONS.get(number, _UNKNOWN) for number in sorted(set(numbers))] or [_UNKNOWN]
-    # Of several the one that lost something.
-    return next((each for each in names if each[1]), names[-1]), len(numbers)
+def _compression(tiles: Sequence[CziTile]) -> tuple[str, str | None]:
+    """Return how the tiles of the base are compressed; of several ways that which lost something."""
+    numbers = sorted({tile.compression for tile in tiles if not tile.is_reduced})
+    names = [_COMPRESSIONS.get(number, _UNKNOWN) for number in numbers] or [_UNKNOWN]
+    return next((each for each in names if each[1]), names[-1])
 
 
 def _scaling_um(root: ET.Element) -> dict[str, float]:
