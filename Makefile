@@ -118,8 +118,9 @@ baseline: $(INSTALLED) ## write the pinned columns of the catalog's table of hea
 	@$(PYTHON) -m tools.make_baseline_schema
 
 .PHONY: tables
-tables: $(INSTALLED) ## write the page of the catalog's tables and columns
+tables: $(INSTALLED) ## write the page of the catalog's tables and columns, and the tables of deploy/terraform
 	@$(PYTHON) -m tools.tables_page
+	@$(PYTHON) -m tools.terraform_tables
 
 .PHONY: soak
 soak: $(INSTALLED) ## put 2 GB into every kind of store, take 300 slides through all stages, kill runs 25 times

@@ -1,32 +1,37 @@
 resource "google_bigquery_dataset" "catalog" {
-  dataset_id = "coverslip"
-  project    = var.project
-  location   = var.region
-  depends_on = [google_project_service.used]
+  dataset_id            = "coverslip"
+  project               = var.project
+  location              = var.region
+  max_time_travel_hours = "48"
+  depends_on            = [google_project_service.used]
 }
 
-# The schemas are those that `coverslip index --to ndjson:` writes.
-resource "google_bigquery_table" "dicom_metadata" {
-  project    = var.project
-  dataset_id = google_bigquery_dataset.catalog.dataset_id
-  table_id   = "dicom_metadata"
-  schema     = file("${path.module}/schemas/dicom_metadata.json")
-  clustering = ["PatientID", "SeriesInstanceUID"]
-}
+# The tables that `coverslip index --to bigquery://PROJECT.coverslip` writes to; it makes the views and its own state itself.
+resource "google_bigquery_table" "catalog" {
+  for_each    = jsondecode(file("${path.module}/tables.json"))
+  project     = var.project
+  dataset_id  = google_bigquery_dataset.catalog.dataset_id
+  table_id    = each.key
+  description = each.value.description
+  schema      = file("${path.module}/schemas/${each.key}.json")
+  clustering  = length(each.value.clustering) > 0 ? each.value.clustering : null
 
-resource "google_bigquery_table" "instances" {
-  project    = var.project
-  dataset_id = google_bigquery_dataset.catalog.dataset_id
-  table_id   = "instances"
-  schema     = file("${path.module}/schemas/instances.json")
-  clustering = ["SeriesInstanceUID"]
-}
+  dynamic "range_partitioning" {
+    for_each = each.value.bucket == null ? [] : [each.value.bucket]
+    content {
+      field = range_partitioning.value
+      range {
+        start    = 0
+        end      = 256
+        interval = 1
+      }
+    }
+  }
 
-resource "google_bigquery_table" "series" {
-  project    = var.project
-  dataset_id = google_bigquery_dataset.catalog.dataset_id
-  table_id   = "series"
-  schema     = file("${path.module}/schemas/series.json")
+  # Columns are added as headers bring them.
+  lifecycle {
+    ignore_changes = [schema]
+  }
 }
 
 resource "google_bigquery_dataset_iam_member" "indexer_fills_tables" {
