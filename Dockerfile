@@ -16,10 +16,10 @@ RUN python -m venv /build \
     && /build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
 # What converts, delivers, indexes and serves; not what clusters, notebooks and other libraries' users want.
 ARG EXTRAS=catalog,cloud,czi,isyntax,s3,serve,tables,telemetry,validate
-# pip compiles what it installs, and is of no use after that.
+# pip compiles what it installs, and is of no use after that; nor is cmake, with which one of the libraries is built.
 RUN python -m venv /opt/coverslip \
     && /opt/coverslip/bin/pip install --no-cache-dir --no-index --find-links /wheels "coverslip[$EXTRAS]" \
-    && /opt/coverslip/bin/pip uninstall --yes --quiet pip
+    && /opt/coverslip/bin/pip uninstall --yes --quiet cmake pip
 
 FROM ${BASE}
 COPY --from=build /opt/coverslip /opt/coverslip
