@@ -30,7 +30,7 @@ from coverslip.converter.convert import convert_slide
 from coverslip.converter.request import ConversionRequest
 from coverslip.converter.sources import open_slide
 
-EXAMPLES = 6
+EXAMPLES = 3
 
 
 @dataclass(frozen=True)
