@@ -93,7 +93,9 @@ FORMATS: dict[str, tuple[Callable[[Path, Shape], object], bool, bool]] = {
     "scn": (lambda path, it: write_scn(path, [ScnRegion(rows=it.rows, columns=it.columns)]), True, False),
     "philips": (lambda path, it: write_philips(path, rows=it.rows, columns=it.columns, levels=2), True, False),
     "ventana": (
-        lambda path, it: write_ventana(path, tile=it.tile[0], tile_rows=2 + it.ratio % 3, tile_columns=1 + it.ratio // 2),
+        lambda path, it: write_ventana(
+            path, tile=it.tile[0], tile_rows=2 + it.ratio % 3, tile_columns=1 + it.ratio // 2
+        ),
         True,
         True,
     ),
