@@ -17,8 +17,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PIP_ROOT_USER_ACTION := ignore
 export DEBIAN_FRONTEND := noninteractive
-# On a build machine output is plain text and the slowest tests are listed.
-PYTEST_ARGS ?= $(if $(filter true 1,$(CI)),--color=no --durations=10)
+# Two processes share the tests; one that crashes, or that the hang guard ends, ends the run. On a build machine output
+# is plain text and the slowest tests are listed.
+PYTEST_ARGS ?= -n 2 --dist worksteal --max-worker-restart 0 $(if $(filter true 1,$(CI)),--color=no --durations=10)
 
 # The first that runs, is new enough and can make an environment. Shims of pyenv may exist and fail, so each is tried;
 # versions that pyenv holds but does not select are looked at last.

@@ -164,7 +164,7 @@ def test_error_tree_in_the_docstring_is_the_tree_of_classes() -> None:
 def run_python(*arguments: str) -> str:
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     return subprocess.run(
-        [sys.executable, *arguments], env=environment, check=True, capture_output=True, text=True, timeout=60
+        [sys.executable, *arguments], env=environment, check=True, capture_output=True, text=True, timeout=120
     ).stdout
 
 
@@ -174,6 +174,7 @@ def test_importing_coverslip_and_its_cli_loads_no_vendor_library() -> None:
     assert heavy == set()
 
 
+@pytest.mark.serial
 def test_help_appears_within_half_a_second() -> None:
     seconds = []
     for _ in range(5):  # the best of five is what the program takes; the others are what the machine was busy with
@@ -206,7 +207,8 @@ def test_lock_holds_what_every_extra_asks_for() -> None:
         *project["dependencies"],
         *(each for extra in project["optional-dependencies"].values() for each in extra),
     ]
-    names = {re.split(r"[^\w.-]", each)[0] for each in wanted} - {"coverslip"}
+    # As the lock writes them: of one case, with hyphens.
+    names = {re.sub(r"[._-]+", "-", re.split(r"[^\w.-]", each)[0]).lower() for each in wanted} - {"coverslip"}
     assert names <= {line.split("==")[0] for line in requirements()}
 
 

@@ -29,6 +29,7 @@ def python(name: str, code: str) -> Command:
     return Command(name, lambda output: [sys.executable, "-I", "-S", "-c", program, str(output)], {})
 
 
+@pytest.mark.serial
 def test_time_memory_and_output_of_a_command_are_its_own(cache: Path) -> None:
     ballast = bytes(200_000_000)  # memory of the measuring process, which must not count
     sleeper = python("sleep", "time.sleep(0.3)\n(out / 'frames').write_bytes(bytes(5_000_000))")

@@ -13,10 +13,14 @@ import pytest
 
 from coverslip import __version__
 from tests.factories.aperio import FIELDS, write_aperio_svs
+from tests.in_process import run_in_process
 
 
 def run(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a process, 80 columns wide."""
+    """Run the command line 80 columns wide, as a process where its environment is another one."""
+    if not environment:
+        done = run_in_process(arguments, cwd, COLUMNS="80")
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "coverslip", *map(str, arguments)],
         capture_output=True,

@@ -41,6 +41,9 @@ def test_demo_fails_where_the_pixels_are_not_those_of_the_slide(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     convert = demo.convert
+    monkeypatch.setattr(demo, "ROWS", 1600)
+    monkeypatch.setattr(demo, "COLUMNS", 2000)
+    monkeypatch.setattr(demo, "index_and_find", lambda *arguments: True)  # takes seconds, and is not asked here
     other = tmp_path / "other.svs"
     demo.write_aperio_svs(other, rows=demo.ROWS, columns=demo.COLUMNS, tile=demo.TILE, seed=1)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))

@@ -37,7 +37,7 @@ def dry_setup(clone: Path) -> subprocess.CompletedProcess[str]:
         (clone / "bin" / tool).symlink_to(str(shutil.which(tool)))
     environment = {"PATH": str(clone / "bin"), "HOME": str(clone), "PYENV_ROOT": str(clone / "pyenv")}
     command = [str(shutil.which("make")), "--dry-run", "setup"]
-    return subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 
 def chosen_python(clone: Path) -> str:
@@ -83,6 +83,6 @@ def test_a_version_that_pyenv_holds_but_does_not_select_is_found(clone: Path) ->
 
 
 def test_help_lists_every_target_meant_for_people() -> None:
-    run = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    run = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
     for target in ("setup", "demo", "test", "lint", "format", "bench", "lock", "clean"):
         assert f"make {target} " in run.stdout

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--no-build-isolation", "--no-cache-dir"]
-    subprocess.run([*command, "--wheel-dir", folder, ROOT], check=True, timeout=60)
+    subprocess.run([*command, "--wheel-dir", folder, ROOT], check=True, timeout=120)
     (built,) = folder.glob("*.whl")
     return built
 

@@ -14,6 +14,7 @@ from pydicom import dcmread
 from coverslip.validators.privacy import Secret, check_privacy, is_identifying_column, secrets_of_fields
 from tests.factories import aperio
 from tests.factories.aperio import FIELDS, write_aperio_svs
+from tests.in_process import run_in_process
 
 PLANTED = {
     "ScanScope ID": "SSQX7719",
@@ -43,6 +44,9 @@ WORDS += [b"pathscan", b"8812007"]
 
 
 def run(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the command line, as a process where its environment is another one."""
+    if not environment:
+        return run_in_process(arguments, cwd)
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "coverslip", *map(str, arguments)],
         capture_output=True,

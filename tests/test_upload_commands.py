@@ -179,7 +179,7 @@ def _answered(answer: str, *arguments: Any) -> subprocess.CompletedProcess[str]:
             capture_output=True,
             env=ENVIRONMENT,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
     finally:

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -168,18 +168,25 @@ def convert(slides: tuple[Path, ...], dry_run: bool, as_json: bool, **options: A
     """
     # Read when numpy is loaded: its linear algebra, which nothing here uses, would start threads that spin for a while.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from coverslip.converter.convert import convert_slide, plan_conversion
-
     # Threads that need Python for some microseconds between decoding and encoding shall not wait 5 ms for it.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    from coverslip.converter.source_digest import DigestAhead
+
+    # Of the first slide while the libraries load, which leaves a core idle; of the others while they are opened.
+    ahead = DigestAhead(slides[0])
+    from coverslip.converter.convert import convert_slide, plan_conversion
+
     make_request = request_maker(options)
     worst = 0
     for slide in slides:
         try:
-            with _progress_bar(slide) as on_pixels:
+            with ahead if slide is slides[0] else nullcontext() as begun, _progress_bar(slide) as on_pixels:
                 request = make_request(slide)
                 warnings = _metadata_warnings(request)
-                result = plan_conversion(request) if dry_run else convert_slide(request, on_pixels)
+                if dry_run:
+                    result = plan_conversion(request, ahead=begun)
+                else:
+                    result = convert_slide(request, on_pixels, ahead=begun)
         except Exception as caught:  # noqa: BLE001 - no slide may stop the others
             error = _as_coverslip_error(caught)
             worst = max(worst, error.exit_code)

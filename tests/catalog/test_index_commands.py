@@ -93,6 +93,6 @@ def test_the_program_ends_with_the_code_and_one_line_per_failure(tmp_path) -> No
         "--to",
         str(tmp_path / "no" / "c.duckdb"),
     ]
-    ended = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False, env=os.environ)
+    ended = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False, env=os.environ)
     assert ended.returncode == 7
     assert ended.stderr == f"error: {tmp_path}/no: no such folder\n"

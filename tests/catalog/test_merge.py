@@ -150,7 +150,7 @@ def test_a_merge_that_is_killed_leaves_the_state_before(tmp_path, ask, step: str
     merge(tmp_path)
     shard(tmp_path, "b", "1.2.4", KVP="120")
     with at_a_step(tmp_path, step, "die") as killed:
-        assert killed.wait(timeout=60) == -signal.SIGKILL
+        assert killed.wait(timeout=120) == -signal.SIGKILL
     assert ask("SELECT SeriesInstanceUID FROM idc_index") == [("1.2.3",)]
     assert ask("SELECT version FROM versions") == [(1,)]
     assert merge(tmp_path).merge.new == 2
@@ -163,7 +163,7 @@ def test_a_merge_that_is_killed_leaves_the_state_before(tmp_path, ask, step: str
 def test_a_first_merge_that_is_killed_leaves_a_file_that_the_next_can_use(tmp_path, ask) -> None:
     shard(tmp_path, "a", "1.2.3")
     with at_a_step(tmp_path, "deriving", "die") as killed:
-        assert killed.wait(timeout=60) == -signal.SIGKILL
+        assert killed.wait(timeout=120) == -signal.SIGKILL
     assert merge(tmp_path).merge.new == 2
     assert ask("SELECT SeriesInstanceUID FROM idc_index") == [("1.2.3",)]
 
@@ -187,8 +187,8 @@ def test_two_writers_of_one_catalog_wait_for_each_other_or_say_so(tmp_path, ask)
         waiting = subprocess.Popen([sys.executable, "-m", "coverslip", *arguments], stdout=subprocess.PIPE, text=True)
         with waiting:
             other.stdin.close()
-            assert other.wait(timeout=60) == 0
-            assert waiting.wait(timeout=60) == 0
+            assert other.wait(timeout=120) == 0
+            assert waiting.wait(timeout=120) == 0
     assert ask("SELECT SeriesInstanceUID, series_init_idc_version FROM idc_index ORDER BY 1") == [
         ("1.2.3", 1),
         ("1.2.4", 2),
@@ -213,6 +213,6 @@ def at_other_process(tmp_path: Path) -> None:
     )
     arguments = [sys.executable, "-c", code, str(tmp_path / "shards"), str(tmp_path / "catalog.duckdb")]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    ended = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=120, check=False)
     if ended.returncode:
         raise CatalogError(ended.stderr.strip())

@@ -12,6 +12,7 @@ import pytest
 from coverslip.converter.sources import open_slide
 from coverslip.converter.sources.base import SlideSource
 from coverslip.tiler.grid import TileAddress
+from coverslip.tiler.reading import read_frame_row
 
 
 class SlideSourceContract:
@@ -25,6 +26,13 @@ class SlideSourceContract:
     def source(self, slide: Path) -> Iterator[SlideSource]:
         with open_slide(slide, background=(240, 241, 242)) as source:
             yield source
+
+    def test_a_row_of_frames_is_that_of_the_frames_one_by_one(self, source):
+        for level in (level for pyramid in source.pyramids for level in pyramid.levels if level.frame_format):
+            for row in range(level.grid.tile_rows):
+                addresses = [TileAddress(row, column) for column in range(level.grid.tile_columns)]
+                together = read_frame_row(level, addresses[0], len(addresses))
+                assert together == [level.read_frame(address) for address in addresses]
 
     def test_files_begin_with_the_path_and_exist(self, source, slide):
         assert source.path == slide

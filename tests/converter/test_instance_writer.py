@@ -188,6 +188,7 @@ def slide_header(grid: TileGrid, frame_format: FrameFormat) -> HeaderWriter:
 def test_file_over_4_gib_is_read_to_its_last_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str):
     """Two frames carry 2.1 GiB of padding each, which a sparse file holds for nothing."""
     monkeypatch.setattr(instance_writer, "write_all", write_all_sparsely)
+    monkeypatch.setattr(instance_writer, "md5_of_file", lambda path: "")  # of 4 GiB of holes takes ten seconds
     grid = TileGrid(256, 1024, 256, 256)
     picture = np.random.default_rng(1).integers(0, 256, (8, 32, 3), np.uint8).repeat(32, axis=0).repeat(32, axis=1)
     tiles = np.split(picture, 4, axis=1)

@@ -16,7 +16,7 @@ import pytest
 from tests.factories import damage
 from tests.factories.aperio import write_aperio_svs
 from tests.factories.generic import write_tiled_tiff
-from tests.faults.command_line import json_lines, run, series_folders
+from tests.faults.command_line import json_lines, run_process, series_folders
 
 SECRET = "DOE^JANE"
 
@@ -107,7 +107,7 @@ def done(folder: Path) -> subprocess.CompletedProcess[str]:
     names = [name for name, *_ in CASES]
     middle = len(names) // 2
     order = ["1.svs", *names[:middle], "2.svs", *names[middle:], "3.svs"]
-    return run("convert", *order, "-o", "out", "--json", cwd=folder)
+    return run_process("convert", *order, "-o", "out", "--json", cwd=folder)
 
 
 @pytest.fixture(scope="module")
@@ -157,20 +157,20 @@ def test_nothing_printed_holds_text_from_inside_a_file(done: subprocess.Complete
 
 
 def test_a_command_that_converts_nothing_makes_no_output_folder(folder: Path) -> None:
-    done = run("convert", "corrupt.svs", "text.svs", "-o", "new/deep", cwd=folder)
+    done = run_process("convert", "corrupt.svs", "text.svs", "-o", "new/deep", cwd=folder)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (3, "", 2)
     assert not (folder / "new").exists()
 
 
 @pytest.mark.parametrize("name", ["empty.svs", "tail.svs", "fifo.svs", "missing.svs"])
 def test_info_tells_the_same_in_one_line(folder: Path, reported: dict[str, dict[str, Any]], name: str) -> None:
-    done = run("info", name, "--json", cwd=folder)
+    done = run_process("info", name, "--json", cwd=folder)
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == f"error: {name}: {reported[name]['error']['message']}\n"
 
 
 def test_mpp_from_the_command_line_makes_a_slide_without_it_convertible(folder: Path) -> None:
-    done = run("convert", "no-mpp.svs", "garbage-mpp.svs", "-o", "given", "--mpp", "0.5", cwd=folder)
+    done = run_process("convert", "no-mpp.svs", "garbage-mpp.svs", "-o", "given", "--mpp", "0.5", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert len(series_folders(folder / "given")) == 2
 
@@ -178,7 +178,7 @@ def test_mpp_from_the_command_line_makes_a_slide_without_it_convertible(folder: 
 def test_a_zero_length_tile_is_a_blank_frame_that_shifts_no_other(tmp_path: Path, aperio_slide: Path) -> None:
     holed = damage.copy_slide(aperio_slide, tmp_path / "holed.svs")
     damage.zero_length_tile(holed, tile=5)
-    done = run("convert", aperio_slide, holed, "-o", tmp_path / "out", "--json", "--levels", "1")
+    done = run_process("convert", aperio_slide, holed, "-o", tmp_path / "out", "--json", "--levels", "1")
     assert (done.returncode, done.stderr) == (0, "")
     whole, blank = (line["series"][0] for line in json_lines(done))
     assert [series["instances"][0]["missing_tiles"] for series in (whole, blank)] == [0, 1]
@@ -194,7 +194,7 @@ def test_a_zero_length_tile_is_a_blank_frame_that_shifts_no_other(tmp_path: Path
 
 def test_every_bad_shared_slide_ends_in_one_line(tmp_path: Path, shared: Path) -> None:
     slides = sorted((shared / "slides" / "bad").iterdir())
-    done = run("convert", *slides, "-o", tmp_path / "out", "--json")
+    done = run_process("convert", *slides, "-o", tmp_path / "out", "--json")
     lines = json_lines(done)
     assert done.returncode == 3
     assert [line["slide"] for line in lines] == [str(slide) for slide in slides]

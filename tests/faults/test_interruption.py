@@ -67,7 +67,7 @@ def test_an_interrupted_run_leaves_no_final_name_and_the_next_succeeds(
     process = start("convert", slide, "-o", output, *SLOW)
     wait_for(lambda: MOMENTS[moment](output), process)
     process.send_signal(number)
-    _printed, said = process.communicate(timeout=30)
+    _printed, said = process.communicate(timeout=120)
     assert "Traceback" not in said
     if process.returncode or digests(output):
         # The last moment is so short that the run may end well before the signal comes.
@@ -85,7 +85,7 @@ def test_an_interruption_before_the_first_file_leaves_nothing(tmp_path: Path, sl
     process = start("convert", slide, "-o", tmp_path / "out", *SLOW)
     wait_for(lambda: b"coverslip" in Path(f"/proc/{process.pid}/cmdline").read_bytes(), process)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert process.returncode in (143, -signal.SIGTERM)  # the latter while Python itself starts
     assert not (tmp_path / "out").exists()
 
@@ -145,7 +145,7 @@ def test_runs_of_one_slide_into_one_folder_end_well_together(
 ) -> None:
     output = tmp_path / "out"
     processes = [start("convert", slide, "-o", output, "--json", *SLOW) for _ in range(3)]
-    ends = [(*process.communicate(timeout=60), process.returncode) for process in processes]
+    ends = [(*process.communicate(timeout=120), process.returncode) for process in processes]
     assert [(said, code) for _printed, said, code in ends] == [("", 0)] * 3
     assert digests(output) == undisturbed
     assert len(series_folders(output)) == 1
@@ -185,7 +185,7 @@ def test_the_staging_of_a_live_run_is_not_cleaned_up_by_another(
         assert staged_files(output)
     finally:
         process.send_signal(signal.SIGCONT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert process.returncode == 0
     assert digests(output).items() > undisturbed.items()
     assert len(series_folders(output)) == 2
@@ -202,7 +202,7 @@ def _disturb(
     process.send_signal(signal.SIGSTOP)
     change(copy, output)
     process.send_signal(signal.SIGCONT)
-    printed, said = process.communicate(timeout=30)
+    printed, said = process.communicate(timeout=120)
     return output, subprocess.CompletedProcess([], process.returncode, printed, said)
 
 

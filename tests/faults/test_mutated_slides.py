@@ -67,7 +67,7 @@ def _planar_tiff(path: Path) -> None:
     write_tiled_tiff(path, rows=150, columns=200, tile=64, downsamples=(2,), compression="deflate", planar=True)
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     "write_slide",
     [_svs, _j2k_bigtiff, _jpeg_tiff, _lzw_tiff, _ndpi, _scn, _philips, _bif, _overlapping_bif, _planar_tiff],

@@ -133,6 +133,7 @@ def test_slides_are_files_of_known_endings_and_folders_of_dicom_files(tmp_path: 
         find_slides(tmp_path / "c.txt")
 
 
+@pytest.mark.serial
 def test_the_whole_table_of_cmb_is_checked_within_two_seconds(shared: Path) -> None:
     start = time.perf_counter()
     report = check_table(load_map("cmb"), read_table(shared / "manifests" / "cmb-path-slides.csv"))

@@ -153,7 +153,7 @@ def start_writer(path: Path, name: str, until: str) -> subprocess.Popen[str]:
 def test_processes_share_a_ledger_from_its_first_moment(path: Path) -> None:
     writers = [start_writer(path, str(number), "end") for number in range(3)]
     for writer in writers:
-        writer.communicate(timeout=60)
+        writer.communicate(timeout=120)
     assert [writer.returncode for writer in writers] == [0, 0, 0]
     with Ledger(path) as ledger:
         assert len(list(ledger.iter_records())) == 90
@@ -166,7 +166,7 @@ def test_what_was_written_before_a_kill_is_there_after_it(path: Path) -> None:
         if line.strip() == "25":
             break
     writer.send_signal(signal.SIGKILL)
-    told = [int(line) for line in writer.communicate(timeout=30)[0].split()]
+    told = [int(line) for line in writer.communicate(timeout=120)[0].split()]
     last = max([25, *told])
     with Ledger(path) as ledger:
         done = {int(record.task.subject[2:]) for record in ledger.iter_records() if record.state is State.UPLOADED}

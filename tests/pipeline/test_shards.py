@@ -106,7 +106,7 @@ def test_eight_shards_in_any_order_two_of_them_twice_make_what_one_run_makes(
             assert stopped.stderr is not None
             next(line for line in stopped.stderr if "slide begun" in line)
             stopped.terminate()
-            stopped.communicate(timeout=60)
+            stopped.communicate(timeout=120)
             assert stopped.returncode in (0, 128 + signal.SIGTERM)
         running.append(start(*arguments_of(collection, f"work-{number}"), **variables))
         if len(running) == 2:

@@ -65,7 +65,7 @@ def test_what_a_killed_writer_left_is_never_listed_and_goes_with_the_next_put(tm
         "with whole_file(pathlib.Path(sys.argv[1])) as file:\n"
         "    file.write(b'half'); file.flush(); os.kill(os.getpid(), 9)\n"
     )
-    subprocess.run([sys.executable, "-c", script, folder / "x.dcm"], check=False, timeout=60)
+    subprocess.run([sys.executable, "-c", script, folder / "x.dcm"], check=False, timeout=120)
     (left,) = folder.iterdir()
     store = open_store(str(tmp_path / "store"))
     assert list(store.iter_objects()) == []

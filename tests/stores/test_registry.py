@@ -93,7 +93,7 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(url: str, modu
         f"try: open_store({url!r})\n"
         "except MissingDependencyError as error: print(error)\n"
     )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
     assert run.stdout == f"{url.partition(':')[0]}:// needs {module}: pip install 'coverslip[{extra}]'\n"
 
 

@@ -278,6 +278,7 @@ def test_refusing_encoder_stops_the_work(workers: int):
     assert threads_of_ours() == 0
 
 
+@pytest.mark.serial
 def test_consumer_that_stops_early_leaves_no_thread_and_little_work():
     level = ArrayLevel(picture(3000, 300, 1), 32)
     pyramid = plan(level)

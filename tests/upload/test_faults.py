@@ -40,7 +40,7 @@ def names(folder: Path) -> set[str]:
 def run_killed(at: int, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.upload.killed", str(at), *map(str, arguments)]
     environment = {**ENVIRONMENT, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
-    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +83,7 @@ def test_runs_of_one_series_into_one_store_end_well_together(
         subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
-    ends = [(*process.communicate(timeout=60), process.returncode) for process in processes]
+    ends = [(*process.communicate(timeout=120), process.returncode) for process in processes]
     assert [(said, code) for _printed, said, code in ends] == [("", 0)] * 3, ends
     assert stored_names(archive) == names(converted)
 
@@ -178,7 +178,7 @@ def test_a_limit_on_the_size_of_files_is_told_and_nothing_is_left_half_written(
     command = shlex.join([*COMMAND, *map(str, _upload(converted, tmp_path))])
     most_kilobytes = sizes(converted)[-1] // 2048
     limited = ["bash", "-c", f"ulimit -f {most_kilobytes}; exec {command}"]
-    done = subprocess.run(limited, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(limited, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 6, done.stderr
     assert "failed: " in done.stdout
     assert "File too large" in done.stdout
@@ -240,7 +240,7 @@ def test_an_upload_to_a_bucket_that_was_killed_is_finished_by_the_next(
                     raise Dropped  # else the request is carried out, and nobody hears of it
 
         gcs.before = kill
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL
     assert_one_more_run_ends_verified(delivery, gcs, converted)
 
@@ -262,7 +262,7 @@ def test_an_interrupted_upload_ends_at_once_and_is_finished_by_the_next(
                 process.send_signal(number)
 
         gcs.before = interrupt
-        _printed, said = process.communicate(timeout=60)
+        _printed, said = process.communicate(timeout=120)
     assert process.returncode == code
     assert "Traceback" not in said
     assert len(gcs.objects) < len(names(converted))
@@ -377,7 +377,7 @@ def test_an_upload_over_dicomweb_that_was_killed_amid_an_instance_is_finished_by
     dicomweb.answer = kill
     command = [*COMMAND, *map(str, _upload(converted, tmp_path, f"dicomweb+{dicomweb.dicomweb_url}"))]
     with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE) as process:
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL
     assert len(dicomweb.instances) == instance + (read_bytes is None)
     dicomweb.faults.clear()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.viewer.dicomweb_server import serve
+from tests.viewer.dicomweb_server import serve_all
 from tests.viewer.store_proxy import serve_store
 
 _HERE = Path(__file__).resolve().parent
@@ -41,8 +40,8 @@ class Viewer:
 
     def show(self, folders: Sequence[Path], screenshots: Path) -> list[dict[str, Any]]:
         """Open each folder of DICOM files on a page of its own; return what ``drive.mjs`` reports of each."""
-        with contextlib.ExitStack() as stack:
-            return self._show([stack.enter_context(serve(folder, _STATIC)) for folder in folders], screenshots)
+        with serve_all(folders, _STATIC) as urls:
+            return self._show(urls, screenshots)
 
     def show_store(self, dicomweb_url: str, screenshots: Path) -> dict[str, Any]:
         """Open the one slide of a store on a page of the same origin; return what ``drive.mjs`` reports of it."""

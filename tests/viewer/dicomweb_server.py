@@ -19,6 +19,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from mimetypes import guess_type
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import parse_qs, urlsplit
 
 import pydicom
@@ -185,17 +186,26 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
-        if url.path.startswith(_PREFIX + "/"):
-            answer = self.server.archive.answer(url.path.removeprefix(_PREFIX), parse_qs(url.query))
+        mount = next((each for each in self.server.archives if url.path.startswith(f"{each}/")), "")
+        path = url.path.removeprefix(mount)
+        if path.startswith(_PREFIX + "/") and mount in self.server.archives:
+            answer, headers = self.server.archives[mount].answer(path.removeprefix(_PREFIX), parse_qs(url.query)), {}
         else:
-            answer = read_static(url.path, self.server.folders)
-        self._send(HTTPStatus.OK if answer else HTTPStatus.NOT_FOUND, *(answer or ("text/plain", b"not found\n")))
+            answer, headers = read_static(path, self.server.folders), {"Cache-Control": "max-age=600"}
+        if answer is None:
+            self._send(HTTPStatus.NOT_FOUND, "text/plain", b"not found\n")
+        else:
+            self._send(HTTPStatus.OK, *answer, headers)
 
     def do_OPTIONS(self) -> None:
         self._send(HTTPStatus.NO_CONTENT, "text/plain", b"")
 
-    def _send(self, status: HTTPStatus, media_type: str, body: bytes) -> None:
+    def _send(
+        self, status: HTTPStatus, media_type: str, body: bytes, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Type", media_type)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Access-Control-Allow-Origin", "*")
@@ -210,10 +220,12 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, folder: Path, static: Mapping[str, Path], port: int, log: Callable[[str], None]) -> None:
+    def __init__(
+        self, folders: Mapping[str, Path], static: Mapping[str, Path], port: int, log: Callable[[str], None]
+    ) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
-        self.archive = Archive(folder, self.url)
+        self.archives = {mount: Archive(folder, self.url + mount) for mount, folder in folders.items()}
         self.folders = static
         self.log = log
 
@@ -223,7 +235,22 @@ def serve(
     folder: Path, static: Mapping[str, Path], port: int = 0, log: Callable[[str], None] = lambda line: None
 ) -> Iterator[str]:
     """Serve `folder` and the pages of `static` (URL prefix -> folder) on loopback; yield the base URL."""
-    with _Server(folder, static, port, log) as server:
+    with _serving(_Server({"": folder}, static, port, log)) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def serve_all(folders: Sequence[Path], static: Mapping[str, Path]) -> Iterator[list[str]]:
+    """Serve folders below ``/0``, ``/1`` and so on of one origin, so that a browser keeps what pages share."""
+    mounts = [f"/{number}" for number in range(len(folders))]
+    server = _Server(dict(zip(mounts, folders, strict=True)), static, 0, lambda line: None)
+    with _serving(server) as url:
+        yield [url + mount for mount in mounts]
+
+
+@contextlib.contextmanager
+def _serving(server: _Server) -> Iterator[str]:
+    with server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:

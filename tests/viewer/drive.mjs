@@ -22,8 +22,9 @@ const browser = await chromium.launch({
     '--enable-unsafe-swiftshader',
   ],
 })
+const context = await browser.newContext() // one, so that scripts are fetched and compiled once
 const show = async (url, folder) => {
-  const page = await browser.newPage()
+  const page = await context.newPage()
   page.setDefaultTimeout(60_000)
   const messages = [] // errors and warnings of the console, and uncaught errors, also those of the decoding workers
   const failedRequests = []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +21,7 @@ from coverslip.converter.series_plan import (
     plan_pixels,
     plan_series,
 )
+from coverslip.converter.source_digest import DigestAhead, FileIdentity, digest_files, file_identity
 from coverslip.converter.sources import open_slide
 from coverslip.converter.staging import io_errors, publish_folder, remove_abandoned_work, staged_folder
 from coverslip.converter.validation import leave_quarantine, quarantine, summarize, validate_conversion
@@ -38,7 +37,12 @@ if TYPE_CHECKING:
 __all__ = ["convert_slide", "plan_conversion"]
 
 
-def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], None] | None = None) -> ConversionResult:
+def convert_slide(
+    request: ConversionRequest,
+    on_pixels: Callable[[int, int], None] | None = None,
+    *,
+    ahead: DigestAhead | None = None,
+) -> ConversionResult:
     """Convert one slide to one DICOM series for each region it holds.
 
     Parameters
@@ -46,6 +50,8 @@ def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], No
     request : ConversionRequest
     on_pixels : callable, optional
         Told (pixels done, pixels in all) now and then.
+    ahead : DigestAhead, optional
+        The slide's digest, where it was begun before this was called.
 
     Returns
     -------
@@ -59,13 +65,14 @@ def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], No
     """
     clock = _Clock()
     with io_errors(SourceError, "slide cannot be read"), open_slide(request.path) as source, ExitStack() as work:
+        ahead = ahead or work.enter_context(DigestAhead(source.files[0]))
         before = _fingerprint(source)
         pixels = plan_pixels(source, request)
         progress = _Progress(sum(plan.work_pixels() for plan in pixels), on_pixels)
         clock.lap("open")
         # Frames depend on no name, so they are made while the digest, which names everything, is still computed.
         first = work.enter_context(_Pass(pixels[0], request, progress))
-        digest = _digest_while_loading(source.files)
+        digest = _digest_while_loading(source.files, ahead)
         clock.lap("digest")
         plans = [plan_series(source, each, request, digest) for each in pixels]
         series = []
@@ -98,10 +105,10 @@ def convert_slide(request: ConversionRequest, on_pixels: Callable[[int, int], No
         return ConversionResult(source.format_name, digest, tuple(series), clock.laps)
 
 
-def plan_conversion(request: ConversionRequest) -> ConversionResult:
+def plan_conversion(request: ConversionRequest, *, ahead: DigestAhead | None = None) -> ConversionResult:
     """Say what `convert_slide` would write, without writing anything."""
     with io_errors(SourceError, "slide cannot be read"), open_slide(request.path) as source:
-        digest = _digest_files(source.files)
+        digest = digest_files(source.files, ahead)
         plans = [plan_series(source, each, request, digest) for each in plan_pixels(source, request)]
         series = tuple(plan.result([instance.result() for instance in plan.instances]) for plan in plans)
         return ConversionResult(source.format_name, digest, series)
@@ -212,38 +219,22 @@ class _Progress:
             self._on_pixels(min(self._done, self._total), self._total)
 
 
-def _digest_files(paths: Sequence[Path]) -> str:
-    """Return the SHA-256 of the slide: of its one file, or of its files' SHA-256 in their fixed order."""
-    if len(paths) == 1:
-        return _digest_file(paths[0]).hexdigest()
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(_digest_file(path).digest())
-    return digest.hexdigest()
-
-
-def _digest_while_loading(paths: Sequence[Path]) -> str:
+def _digest_while_loading(paths: Sequence[Path], ahead: DigestAhead) -> str:
     """Return the slide's SHA-256; pydicom, which takes longer to load, is loaded meanwhile."""
     with ThreadPoolExecutor(1) as executor:
-        digest = executor.submit(_digest_files, paths)
+        digest = executor.submit(digest_files, paths, ahead)
         import coverslip.converter.headers  # noqa: F401
 
         return digest.result()
 
 
-def _digest_file(path: Path) -> hashlib._Hash:
-    with path.open("rb", buffering=0) as file:
-        return hashlib.file_digest(file, "sha256")
-
-
-def _fingerprint(source: SlideSource) -> list[tuple[int, int, int]]:
-    """Return what changes when a file is written to or replaced, its size first."""
+def _fingerprint(source: SlideSource) -> list[FileIdentity]:
     try:
-        return [(stat.st_size, stat.st_ino, stat.st_mtime_ns) for stat in map(os.stat, source.files)]
+        return [file_identity(path.stat()) for path in source.files]
     except OSError as error:
         raise SourceError(f"the slide's files can no longer be read: {error.strerror}") from error
 
 
-def _require_unchanged(source: SlideSource, before: list[tuple[int, int, int]]) -> None:
+def _require_unchanged(source: SlideSource, before: list[FileIdentity]) -> None:
     if _fingerprint(source) != before:
         raise SourceError("the slide was changed while it was being converted, expected a file at rest")

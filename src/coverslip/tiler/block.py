@@ -14,7 +14,7 @@ from coverslip.errors import CorruptSourceError
 from coverslip.tiler.codecs.base import FrameEncoder, Pixels
 from coverslip.tiler.downsample import halve, replicate_edges
 from coverslip.tiler.grid import TileAddress, TileGrid
-from coverslip.tiler.reading import ReadableLevel
+from coverslip.tiler.reading import ReadableLevel, read_frame_row
 
 __all__ = ["Block", "Segment"]
 
@@ -106,10 +106,14 @@ class Block:
         side = segment.block_tiles >> depth
         if segment.reads_blocks:
             self._region = self._read_region(*self._corner, segment.block_tiles)
+        if segment.reuse:
+            self._copy_frames()
+            if not self._wants_pixels:
+                return self
         for row in range(tile_row >> depth, min((tile_row >> depth) + side, grid.tile_rows)):
             for column in range(tile_column >> depth, min((tile_column >> depth) + side, grid.tile_columns)):
                 pixels = self._encode_tile(depth, row, column)
-                if pixels is not None and depth + 1 < len(segment.grids):
+                if depth + 1 < len(segment.grids):
                     self.carry = halve(pixels)
         # Blocks wait for their turn to be written: with their frames, not with the pixels these were made from.
         self._region = None
@@ -130,14 +134,8 @@ class Block:
         self.missing_tiles += missing_tiles
         return pixels
 
-    def _encode_tile(self, level: int, row: int, column: int) -> Pixels | None:
-        """Encode a tile and all tiles that it derives from.
-
-        Returns
-        -------
-        ndarray or None
-            The tile's pixels, valid until the next tile of its level; None if nothing is derived from the level.
-        """
+    def _encode_tile(self, level: int, row: int, column: int) -> Pixels:
+        """Encode a tile and all tiles that it derives from; return its pixels, valid until the next of its level."""
         if level == 0:
             return self._encode_base_tile(row, column)
         tile = self._tiles[level - 1]
@@ -147,15 +145,13 @@ class Block:
             for j in range(min(2, below.tile_columns - 2 * column)):
                 quadrant = tile[i * half_rows : (i + 1) * half_rows, j * half_columns : (j + 1) * half_columns]
                 if level > 1 or not self._halve_fast(2 * row + i, 2 * column + j, quadrant):
-                    pixels = self._encode_tile(level - 1, 2 * row + i, 2 * column + j)
-                    if pixels is not None:
-                        halve(pixels, quadrant)
+                    halve(self._encode_tile(level - 1, 2 * row + i, 2 * column + j), quadrant)
         replicate_edges(tile, *self.segment.grids[level].valid_size(TileAddress(row, column)))
         self._add_frame(level, row, self.segment.encoder.encode(tile))
         return tile
 
-    def _encode_base_tile(self, row: int, column: int) -> Pixels | None:
-        """Copy or encode a tile of the stored level."""
+    def _encode_base_tile(self, row: int, column: int) -> Pixels:
+        """Decode a tile of the stored level that was copied, or encode one."""
         grid, source = self.segment.grids[0], self.segment.source
         if not self.segment.reuse:
             if self._region is None:
@@ -166,10 +162,7 @@ class Block:
             self._add_frame(0, row, self.segment.encoder.encode(pixels))
             return pixels
         address = TileAddress(row, column, *self._plane)
-        frame = self._copy_frame(address)
-        if not self._wants_pixels:
-            return None
-        pixels = source.decode_frame(frame, address)
+        pixels = source.decode_frame(self._copied(address), address)
         if pixels.shape[:2] != (grid.rows, grid.columns):
             raise CorruptSourceError(
                 f"decoded to {pixels.shape[0]} x {pixels.shape[1]} pixels, expected {grid.rows} x {grid.columns}",
@@ -179,27 +172,29 @@ class Block:
         return pixels
 
     def _halve_fast(self, row: int, column: int, out: Pixels) -> bool:
-        """Copy a base frame and decode it at half scale into `out`, if that is wanted and can be done."""
+        """Decode a copied base frame at half scale into `out`, if that is wanted and can be done."""
         grid = self.segment.grids[0]
         address = TileAddress(row, column, *self._plane)
         if not self.segment.fast or grid.valid_size(address) != (grid.rows, grid.columns):
             return False
-        frame = self.segment.source.read_frame(address)
-        pixels = self.segment.source.decode_half_frame(frame, address) if frame is not None else None
-        if frame is None or pixels is None:
+        pixels = self.segment.source.decode_half_frame(self._copied(address), address)
+        if pixels is None:
             return False
-        self._add_frame(0, row, frame)
         out[...] = pixels
         return True
 
-    def _copy_frame(self, address: TileAddress) -> bytes:
-        """Read a stored frame, or make a blank one where the file holds none, and keep it."""
-        frame = self.segment.source.read_frame(address)
-        if frame is None:
-            frame = self.segment.source.blank_frame()
-            self.missing_tiles += 1
-        self._add_frame(0, address.row_index, frame)
-        return frame
+    def _copy_frames(self) -> None:
+        """Read the stored frames of the block, and make blank ones where the file holds none."""
+        grid, source, (top, left) = self.segment.grids[0], self.segment.source, self._corner
+        count = min(self.segment.block_tiles, grid.tile_columns - left)
+        for row in range(top, min(top + self.segment.block_tiles, grid.tile_rows)):
+            for frame in read_frame_row(source, TileAddress(row, left, *self._plane), count):
+                if frame is None:
+                    self.missing_tiles += 1
+                self.frames[0][row - top].append(source.blank_frame() if frame is None else frame)
+
+    def _copied(self, address: TileAddress) -> bytes:
+        return self.frames[0][address.row_index - self._corner[0]][address.column_index - self._corner[1]]
 
     def _add_frame(self, level: int, row: int, frame: bytes) -> None:
         # Down the quad-tree the tiles of one row come from left to right.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from coverslip.tiler.codecs.base import FrameFormat, Pixels
 from coverslip.tiler.grid import TileAddress, TileGrid
 
-__all__ = ["ReadableLevel"]
+__all__ = ["ReadableLevel", "ReadsFrameRows", "read_frame_row"]
 
 
 class ReadableLevel(Protocol):
@@ -112,3 +112,20 @@ class ReadableLevel(Protocol):
             If a stored tile does not decode or lies past the end of the file.
         """
         ...
+
+
+@runtime_checkable
+class ReadsFrameRows(Protocol):
+    """A level that reads neighbouring frames faster together than one by one."""
+
+    def read_frame_row(self, address: TileAddress, count: int) -> list[bytes | None]:
+        """Return what `ReadableLevel.read_frame` returns for `count` tiles of one row, the first at `address`."""
+        ...
+
+
+def read_frame_row(level: ReadableLevel, address: TileAddress, count: int) -> list[bytes | None]:
+    """Return `count` stored frames of one row of tiles, the first at `address`; None for each that is missing."""
+    if isinstance(level, ReadsFrameRows):
+        return level.read_frame_row(address, count)
+    columns = range(address.column_index, address.column_index + count)
+    return [level.read_frame(address._replace(column_index=column)) for column in columns]

@@ -83,7 +83,8 @@ def _walk_items(file: BinaryIO, position: int, size: int, number_of_frames: int)
         tag, length = struct.unpack("<II", header)
         if tag == _SEQUENCE_END_TAG:
             break
-        _require(f"tag of item {len(offsets)}", tag, _ITEM_TAG)
+        if tag != _ITEM_TAG:
+            raise ValidationFailedError(f"self-check: tag of item {len(offsets)} is {tag}, expected {_ITEM_TAG}")
         if not length or length % 2:
             raise ValidationFailedError(f"item {len(offsets)} has {length} bytes, expected an even number above 0")
         offsets.append(position - first)

@@ -226,6 +226,7 @@ def test_a_file_that_is_no_index_is_refused_and_nothing_is_attached(catalog_file
         assert attached_published(connection) is None
 
 
+@pytest.mark.serial
 def test_the_whole_index_is_attached_and_joined_as_counted_by_idc_itself(catalog_file: Path) -> None:
     if find_spec("idc_index_data") is None:
         pytest.skip("the package idc-index-data is not installed")

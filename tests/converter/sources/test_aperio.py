@@ -20,6 +20,7 @@ from coverslip.converter.sources.aperio_description import parse_description
 from coverslip.errors import CorruptSourceError, UnsupportedSourceError
 from coverslip.tiler.codecs.base import FrameFormat
 from coverslip.tiler.grid import TileAddress
+from coverslip.tiler.reading import read_frame_row
 
 JPEG = "1.2.840.10008.1.2.4.50"
 SHARED_SLIDES = [
@@ -214,6 +215,7 @@ def test_a_zero_length_tile_is_missing(copy):
         level = source.pyramids[0].levels[0]
         assert level.read_frame(TileAddress(0, 2)) is None
         assert level.read_frame(TileAddress(0, 3)) is not None
+        assert [frame is None for frame in read_frame_row(level, TileAddress(0, 1), 3)] == [False, True, False]
 
 
 def test_a_tile_past_the_end_is_found_when_opened_and_refused_when_read(copy):
@@ -224,6 +226,8 @@ def test_a_tile_past_the_end_is_found_when_opened_and_refused_when_read(copy):
         ]
         with pytest.raises(CorruptSourceError, match=r"level 0, frame 3, byte offset [0-9]+: truncated"):
             source.pyramids[0].levels[0].read_frame(TileAddress(0, 3))
+        with pytest.raises(CorruptSourceError, match=r"level 0, frame 3, byte offset [0-9]+: truncated"):
+            read_frame_row(source.pyramids[0].levels[0], TileAddress(0, 0), 4)
 
 
 def test_a_tile_of_another_size_is_refused(copy, tmp_path):
@@ -261,6 +265,9 @@ def test_a_tile_that_is_no_jpeg_is_refused(copy):
         file.write(b"no jpeg")
     with open_slide(copy) as source, pytest.raises(CorruptSourceError, match=r"frame 1.*expected JPEG"):
         source.pyramids[0].levels[0].read_frame(TileAddress(0, 1))
+    missed = pytest.raises(CorruptSourceError, match=rf"frame 1, byte offset {target}.*expected")
+    with open_slide(copy) as source, missed:
+        read_frame_row(source.pyramids[0].levels[0], TileAddress(0, 0), 4)
 
 
 def test_a_file_cut_at_its_end_is_truncated(copy):

@@ -150,6 +150,7 @@ def test_the_table_of_participants_tells_the_sex():
     assert slide.attributes["PatientSex"] == "M"
 
 
+@pytest.mark.serial
 def test_the_whole_tables_map_but_for_two_samples_that_are_not_listed(shared: Path):
     manifests = shared / "manifests"
     files = read_table(manifests / "ccdi-mci-pathology-file.csv")

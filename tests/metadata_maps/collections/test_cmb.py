@@ -164,6 +164,7 @@ def test_a_value_that_the_map_does_not_know_is_a_problem(column, value, keyword)
     assert ("unmapped", keyword) in {(problem.kind, problem.keyword) for problem in problems}
 
 
+@pytest.mark.serial
 def test_the_whole_table_maps_but_for_one_patient_of_two_collections(shared: Path):
     start = time.perf_counter()
     report = check_table(shipped_map("cmb"), read_table(shared / "manifests" / "cmb-path-slides.csv"))

@@ -1,6 +1,6 @@
 // Shows the one slide of the archive and offers `showLevel` to the driver.
 const { viewer: viewers, metadata: dicom } = window.dicomMicroscopyViewer
-const client = new window.DICOMwebClient.api.DICOMwebClient({ url: `${location.origin}/dicomweb` })
+const client = new window.DICOMwebClient.api.DICOMwebClient({ url: new URL('dicomweb', location.href).href })
 
 const uid = (item, tag) => item[tag].Value[0]
 const [series] = await client.searchForSeries({ queryParams: { Modality: 'SM' } })

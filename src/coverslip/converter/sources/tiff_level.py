@@ -19,6 +19,8 @@ from coverslip.validators.report import Finding, Severity
 
 __all__ = ["TiffLevel"]
 
+_LARGEST_GAP = 4096
+"""Bytes between two tiles that are worth reading over."""
 _GRID_OF_STRIPS = (512, 512)
 """Rows and columns of the tiles in which an image in strips is best read."""
 
@@ -126,6 +128,26 @@ class TiffLevel:
             return self._tiles.to_frame(data)
         except CorruptSourceError as error:
             raise self._corrupt(error, index) from error
+
+    def read_frame_row(self, address: TileAddress, count: int) -> list[bytes | None]:
+        """See `ReadsFrameRows`: tiles that lie behind one another in the file are read at once."""
+        start = address[0] * self._tile_columns + address[1]
+        offsets = self._offsets[start : start + count].tolist()
+        counts = self._counts[start : start + count].tolist()
+        ends = [offset + size for offset, size in zip(offsets, counts, strict=True)]
+        gaps = [after - end for end, after in zip(ends, offsets[1:], strict=False)]
+        near = all(0 <= gap <= _LARGEST_GAP for gap in gaps)
+        if not (near and all(counts) and offsets[0] and ends[-1] <= self._structure.size):
+            return [self.read_frame(address._replace(column_index=address[1] + index)) for index in range(count)]
+        data = self._structure.read(offsets[0], ends[-1] - offsets[0])
+        frames: list[bytes | None] = []
+        for index, (offset, size) in enumerate(zip(offsets, counts, strict=True), start=start):
+            at = offset - offsets[0]
+            try:
+                frames.append(self._tiles.to_frame(data[at : at + size]))
+            except CorruptSourceError as error:
+                raise self._corrupt(error, index) from error
+        return frames
 
     def expected_frame_lengths(self) -> list[int]:
         """See `ReadableLevel`: most tiles get what the first one gets added."""
