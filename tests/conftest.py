@@ -43,6 +43,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     finally:
         turns.give_back()
 
+
 # How long an example takes on a busy machine says nothing; the hang guard is there for what never ends.
 hypothesis.settings.register_profile("coverslip", deadline=None)
 hypothesis.settings.load_profile("coverslip")
