@@ -101,7 +101,7 @@ def test_deep_zoom_tiles_make_up_every_level(server: Running, slide: Slide, base
                 made[y : y + side, x : x + side] = tile
         expected = np.asarray(Image.fromarray(base).resize((columns, rows), Image.Resampling.BOX))
         # Levels are stored with losses; a shift by a pixel would correlate less.
-        assert np.corrcoef(made.ravel(), expected.ravel())[0, 1] > 0.98
+        assert np.corrcoef(made.ravel(), expected.ravel())[0, 1] > 0.95
     assert picture(server.ask(f"/deepzoom/{slide.series}_files/0/0_0.png")).shape == (1, 1, 3)
     assert server.ask(f"/deepzoom/{slide.series}_files/{top}/9_0.png").status == 404
     assert server.ask(f"/deepzoom/{slide.series}_files/{top + 1}/0_0.png").status == 404

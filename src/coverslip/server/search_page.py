@@ -184,7 +184,7 @@ def _slide(slide: FoundSlide, archive: Archive) -> str:
         ", ".join(slide.stain or ()),
         ", ".join(slide.embedding or ()),
         f"{slide.objective:g}×" if slide.objective else "",
-        f"{slide.matrix_columns} × {slide.matrix_rows} px" if slide.matrix_columns and slide.matrix_rows else "",
+        _size(slide, archive),
     ]
     badges = "".join(
         f'<span class="badge">{escape(modality)} {count}</span>' for modality, count in slide.radiology.items()
@@ -199,6 +199,19 @@ def _slide(slide: FoundSlide, archive: Archive) -> str:
         f"{f' · {escape(slide.collection_id)}' if slide.collection_id else ''}</p>"
         f'<p class="facts">{" · ".join(escape(each) for each in facts if each)}</p><p>{badges}</p></li>'
     )
+
+
+def _size(slide: FoundSlide, archive: Archive) -> str:
+    """Return the size of the base level; the catalog tells the largest of any picture, of overviews too."""
+    series = archive.series.get(slide.SeriesInstanceUID)
+    instances = series.instances.values() if series is not None else ()
+    sizes = [
+        (each.value("TotalPixelMatrixColumns") or 0, each.value("TotalPixelMatrixRows") or 0)
+        for each in instances
+        if each.flavor == "VOLUME"
+    ]
+    columns, rows = max(sizes) if sizes else (slide.matrix_columns, slide.matrix_rows)
+    return f"{columns} × {rows} px" if columns and rows else ""
 
 
 def _pages(total: int, number: int, parameters: Sequence[tuple[str, str]]) -> str:

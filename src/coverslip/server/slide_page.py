@@ -110,7 +110,8 @@ def _section(title: str, content: str) -> str:
 def _facts(image: SlideImage | None, header: Dataset | None) -> str:
     pairs = []
     if image is not None:
-        pairs.append(("Size", f"{image.columns} × {image.rows} pixels, {len(image.levels)} levels"))
+        levels = f"{len(image.levels)} level{'' if len(image.levels) == 1 else 's'}"
+        pairs.append(("Size", f"{image.columns} × {image.rows} pixels, {levels}"))
         if image.spacing_mm:
             row, column = (each * 1000 for each in image.spacing_mm)
             pairs.append(("Pixel spacing", f"{column:.4g} × {row:.4g} µm"))
