@@ -78,7 +78,7 @@ def serving(what: Path | str, settings: ServerSettings | None = None) -> Iterato
             str(what), settings or ServerSettings(), lambda url: stack.enter_context(open_store(url, options))
         )
         service, problems = stack.enter_context(opened)
-        assert problems == []
+        assert not problems, "; ".join(problems)
         listening = stack.enter_context(bind("127.0.0.1", 0))
         started = threading.Event()
         server = make_server(service, started.set)
