@@ -59,7 +59,9 @@ def remarks(series: SeriesResult) -> set[str]:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_output_of_every_format_is_clean(name: str, shared: Path, tmp_path: Path) -> None:
-    assert remarks(convert(shared / "slides" / name, tmp_path)) == set()
+    # Its resolution is a number without a unit, so nothing is known of its spacing.
+    given = {"spacing_mm": (0.0005, 0.0005)} if name == "synthetic/trestle.tif" else {}
+    assert remarks(convert(shared / "slides" / name, tmp_path, **given)) == set()
 
 
 @pytest.mark.parametrize("name", ["tissue", "level_1", "slide", "volume", "brightfield", "sRGB", "coverslip", "image"])
@@ -183,7 +185,8 @@ def test_a_copied_tile_that_does_not_decode_is_found_before_it_is_delivered(tmp_
     write_aperio_svs(slide, native_downsamples=())
     data = bytearray(slide.read_bytes())
     at = data.index(b"\xff\xda") + 400
-    data[at : at + 200] = b"\xff\xd9" * 100
+    # Zeros are no marker, at which the conversion itself would have stopped.
+    data[at : at + 4000] = bytes(4000)
     slide.write_bytes(data)
     with pytest.raises(ValidationFailedError, match=r"frames\.corrupt"):
         convert_slide(ConversionRequest(slide, tmp_path / "out", PyramidOptions(levels=1)))

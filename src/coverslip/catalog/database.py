@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,8 +104,10 @@ def _attach(path: Path, *, read_only: bool) -> DuckDBPyConnection:
     # What does not fit is spilled beside the catalog, not into the folder that the command is run in.
     connection = duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": f"{path}.tmp"})
     try:
-        # It would be drawn on standard output, into what is told there.
-        connection.execute("SET enable_progress_bar = false")
+        # It would be drawn on standard output, into what is told there. A notebook without widgets has none, and
+        # DuckDB refuses to be told so.
+        with suppress(duckdb.InvalidInputException):
+            connection.execute("SET enable_progress_bar = false")
         options = "READ_ONLY" if read_only else f"ROW_GROUP_SIZE {_ROW_GROUP}"
         quoted = str(path).replace("'", "''")
         connection.execute(f"ATTACH '{quoted}' AS {_NAME} ({options})")

@@ -6,6 +6,7 @@ import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from coverslip.errors import CorruptSourceError
 
@@ -56,9 +57,10 @@ def read_directory(path: Path) -> list[CziTile]:
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        (position,) = struct.unpack_from("<q", file.read(92).ljust(92, b"\0"), _SEGMENT_BYTES + 52)
+        position, metadata = struct.unpack_from("<qq", file.read(100).ljust(100, b"\0"), _SEGMENT_BYTES + 52)
         if not 0 < position < size:
             raise CorruptSourceError("a CZI file without a directory: it is cut off, or was not closed")
+        _check_metadata(file, metadata, size)
         file.seek(position)
         segment = file.read(_SEGMENT_BYTES).ljust(_SEGMENT_BYTES, b"\0")
         if not segment.startswith(b"ZISRAWDIRECTORY\0"):
@@ -80,6 +82,16 @@ def read_directory(path: Path) -> list[CziTile]:
     if not tiles:
         raise CorruptSourceError("a CZI file without tiles", byte_offset=position)
     return tiles
+
+
+def _check_metadata(file: BinaryIO, position: int, size: int) -> None:
+    """Look whether the file's XML, where it has any, is whole."""
+    if position <= 0:
+        return
+    segment = os.pread(file.fileno(), _SEGMENT_BYTES, position) if position < size else b""
+    (used,) = struct.unpack_from("<q", segment.ljust(_SEGMENT_BYTES, b"\0"), 24)
+    if not segment.startswith(b"ZISRAWMETADATA\0") or not 0 <= used <= size - position - _SEGMENT_BYTES:
+        raise CorruptSourceError("a CZI file without its metadata: it is cut off", byte_offset=position)
 
 
 def _tile(entry: bytes, file_bytes: int, place: int) -> CziTile:
