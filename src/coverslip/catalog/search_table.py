@@ -191,7 +191,10 @@ def _slides(connection: DuckDBPyConnection, among: str = "true") -> str:
         FROM (SELECT SeriesInstanceUID, unnest({texts}) AS text FROM dicom_metadata
             WHERE Modality = 'SM' AND {among}) GROUP BY SeriesInstanceUID),
     spacings AS (
-        SELECT SeriesInstanceUID, min(PixelSpacing_0) AS spacing FROM sm_instance_index WHERE {among}
+        SELECT SeriesInstanceUID, min(PixelSpacing_0) AS spacing,
+            max(TotalPixelMatrixColumns) FILTER ({_IS_VOLUME}) AS base_columns,
+            max(TotalPixelMatrixRows) FILTER ({_IS_VOLUME}) AS base_rows
+        FROM sm_instance_index WHERE {among}
         GROUP BY SeriesInstanceUID),
     joined AS (
         SELECT idc.SeriesInstanceUID AS SeriesInstanceUID, idc.StudyInstanceUID AS StudyInstanceUID,
@@ -208,7 +211,8 @@ def _slides(connection: DuckDBPyConnection, among: str = "true") -> str:
             coalesce(channels.illumination, []) AS illuminations, coalesce(channels.channels, []) AS channels,
             coalesce(channels.objective, sm.ObjectiveLensPower) AS objective,
             round(coalesce(spacing, "min_PixelSpacing_2sf") * 1000, 6) AS spacing_um,
-            "max_TotalPixelMatrixColumns" AS matrix_columns, "max_TotalPixelMatrixRows" AS matrix_rows,
+            coalesce(base_columns, "max_TotalPixelMatrixColumns") AS matrix_columns,
+            coalesce(base_rows, "max_TotalPixelMatrixRows") AS matrix_rows,
             CASE validation_passed WHEN true THEN 'passed' WHEN false THEN 'failed' ELSE 'none' END AS validation,
             list_concat([StudyDescription, SeriesDescription], specimens.texts, preparations.texts, channels.texts,
                 diagnosis_texts.texts) AS texts
@@ -251,6 +255,8 @@ def _series(among: str) -> str:
 # Identifiers, and how a specimen was processed and sampled: of every slide the same.
 _NO_DESCRIPTION = "('DCM:121041', 'DCM:111701', 'DCM:111704', 'DCM:111705', 'DCM:111706', 'DCM:111707')"
 _CONCEPT = "item.concept_code_designator_value_str"
+_IS_VOLUME = "ImageType[3] = 'VOLUME'"
+"""Label and overview have sizes of their own."""
 _DIAGNOSIS_CODE = "code.CodingSchemeDesignator || ':' || coalesce(code.CodeValue, code.LongCodeValue)"
 _MEANINGS = (
     "list_transform(flatten([stains, fixatives, embeddings, anatomies, tissues, diagnoses]), lambda _p: _p.meaning)"

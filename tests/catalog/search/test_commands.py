@@ -160,3 +160,14 @@ def test_every_option_is_explained_and_no_other() -> None:
     named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", text))
     assert options - named == set()
     assert named - options == set()
+
+
+def test_the_size_of_a_slide_is_that_of_its_base_beside_a_larger_overview(aperio_slide: Path, tmp_path: Path) -> None:
+    run("convert", aperio_slide, "-o", "out", "--include", "overview", "--validate", "off", cwd=tmp_path)
+    run("index", "out", "--to", "catalog.duckdb", cwd=tmp_path)
+    widest = run(
+        "search", "--sql", "SELECT max_TotalPixelMatrixColumns AS widest FROM sm_index", "--json", cwd=tmp_path
+    )
+    assert '"widest": 1280' in widest.stdout, "as IDC's own query has it"
+    (slide,) = json.loads(run("search", "--json", cwd=tmp_path).stdout)["slides"]
+    assert (slide["matrix_columns"], slide["matrix_rows"]) == (900, 700)
