@@ -16,7 +16,7 @@ from PIL import Image
 from tests.factories.aperio import block_mean
 from tests.factories.tissue import tissue
 
-__all__ = ["NdpiCoding", "encode_with_restarts", "restart_starts", "write_ndpi", "write_vmu"]
+__all__ = ["NdpiCoding", "encode_with_restarts", "restart_starts", "write_ndpi", "write_vms", "write_vmu"]
 
 Picture = NDArray[np.uint8]
 _ASCII, _SHORT, _LONG, _RATIONAL, _SLONG, _DOUBLE = 2, 3, 4, 5, 9, 12
@@ -135,6 +135,44 @@ def restart_starts(stream: bytes) -> list[int]:
     values = np.frombuffer(stream, np.uint8)
     found = np.flatnonzero((values[:-1] == 0xFF) & (values[1:] >= 0xD0) & (values[1:] <= 0xD7)) + 2
     return [start, *found[found > start].tolist()]
+
+
+def write_vms(
+    path: Path,
+    *,
+    parts: tuple[int, int] = (2, 2),
+    part: tuple[int, int] = (768, 1024),
+    interval: int = 64,
+    seed: int = 0,
+) -> Picture:
+    """Write a slide of JPEG files side by side, with a map of it at an eighth; return the picture before encoding.
+
+    Parameters
+    ----------
+    parts : tuple of int
+        Rows and columns of files.
+    part : tuple of int
+        Rows and columns of pixels in each.
+    interval : int
+        Columns between restart markers.
+    """
+    picture = tissue(parts[0] * part[0], parts[1] * part[1], seed)
+    lines = []
+    for row in range(parts[0]):
+        for column in range(parts[1]):
+            name = f"part_{column}_{row}.jpg"
+            pixels = picture[row * part[0] : (row + 1) * part[0], column * part[1] : (column + 1) * part[1]]
+            (path.parent / name).write_bytes(encode_with_restarts(pixels, interval, "422", 90))
+            lines.append(f"ImageFile{f'({column},{row})' if row or column else ''}={name}")
+    (path.parent / "map.jpg").write_bytes(encode_with_restarts(block_mean(picture, 8), 16, "422", 90))
+    (path.parent / "macro.jpg").write_bytes(encode_with_restarts(tissue(40, 120, seed + 50), None, "444", 90))
+    path.write_text(
+        f"[Virtual Microscope Specimen]\nNoLayers=1\nNoJpegColumns={parts[1]}\nNoJpegRows={parts[0]}\n"
+        + "\n".join(lines)
+        + f"\nMapFile=map.jpg\nMacroImage=macro.jpg\nPhysicalWidth={picture.shape[1] * 500}\n"
+        f"PhysicalHeight={picture.shape[0] * 500}\nSourceLens=20\n"
+    )
+    return picture
 
 
 def write_vmu(path: Path, *, rows: int = 130, columns: int = 192, column_width: int = 64, seed: int = 0) -> Picture:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import openslide
 import pytest
+from openslide import OpenSlide
 from tests.contracts.slide_source import SlideSourceContract
 from tests.factories import damage
-from tests.factories.hamamatsu import write_vmu
+from tests.factories.hamamatsu import write_vms, write_vmu
 from tests.factories.vendor_tiff import write_trestle
 
 from coverslip.converter.sources import open_slide, openslide_source
 from coverslip.converter.sources.openslide_source import _over_background
-from coverslip.errors import CorruptSourceError, UnsupportedSourceError
+from coverslip.errors import CorruptSourceError, SourceError, UnsupportedSourceError
 
 # Name, format, manufacturer, levels, files, stitched.
 SLIDES = [
@@ -165,3 +167,38 @@ class TestVmu(SlideSourceContract):
         assert [finding.rule for finding in source.findings] == ["source.bits-dropped"]
         assert len(source.files) == 4
         assert level.pixel_spacing.row_mm == 0.0005
+
+
+@pytest.fixture(scope="module")
+def vms_slide(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    path = tmp_path_factory.mktemp("vms") / "slide.vms"
+    return path, write_vms(path)
+
+
+class TestHamamatsuVms(SlideSourceContract):
+    @pytest.fixture
+    def slide(self, vms_slide):
+        return vms_slide[0]
+
+    def test_files_side_by_side_make_one_picture(self, source, slide, vms_slide):
+        level = source.pyramids[0].levels[0]
+        assert (source.format_name, level.grid.total_pixel_matrix_rows, level.grid.total_pixel_matrix_columns) == (
+            "hamamatsu-vms", 1536, 2048,
+        )  # fmt: skip
+        pixels, missing = level.read_region(0, 0, 1536, 2048)
+        assert missing == 0
+        with OpenSlide(slide) as other:
+            expected = np.asarray(other.read_region((0, 0), 0, (2048, 1536)))[..., :3]
+        assert np.array_equal(pixels, expected)
+        assert np.abs(pixels.astype(int) - vms_slide[1]).mean() < 4
+        assert level.pixel_spacing.row_mm == pytest.approx(0.0005)
+
+    def test_all_files_are_the_slides(self, source, slide):
+        names = {file.name for file in source.files}
+        assert names == {"slide.vms", "map.jpg", "macro.jpg", *(f"part_{x}_{y}.jpg" for x in (0, 1) for y in (0, 1))}
+
+    def test_a_file_that_is_missing_is_an_error_of_the_slide(self, slide, tmp_path):
+        copy = shutil.copytree(slide.parent, tmp_path / "copy") / slide.name
+        copy.with_name("part_1_0.jpg").unlink()
+        with pytest.raises(SourceError, match="part_1_0"):
+            open_slide(copy)
