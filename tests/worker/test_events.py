@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from tests.worker.conftest import FORMS, Message
 
-from coverslip.errors import UsageError
-from coverslip.worker.events import ObjectEvent, parse_event
+from coverslip.errors import StoreError, UsageError
+from coverslip.pipeline.failures import Problem
+from coverslip.worker.events import ObjectEvent, names_of, parse_event
 from coverslip.worker.traces import Trace, read_trace
 
 JSON = {"content-type": "application/json"}
@@ -112,3 +113,11 @@ def test_what_is_no_message_about_an_object_is_refused_without_repeating_it(head
 )
 def test_trace_is_that_of_the_request(headers: dict[str, str], trace: Trace) -> None:
     assert read_trace(headers) == trace
+
+
+@pytest.mark.parametrize(
+    "told", ["slides/DOE^JOHN/S1.svs", "DOE^JOHN/S1.svs", "S1.svs", "slides/DOE^JOHN/S1/", "DOE^JOHN/S1/", "S1/"]
+)
+def test_an_error_does_not_tell_the_objects_name_whole_or_below_a_prefix(told: str) -> None:
+    problem = Problem.of(StoreError(f"{told}: the store does not answer"), names_of("slides/DOE^JOHN/S1.svs"))
+    assert problem.message == "slide: the store does not answer"

@@ -130,7 +130,8 @@ class SlideBench(WorkerPlugin):  # type: ignore[misc]
         self._folder = Path(worker.local_directory) / self.name
         self._single = worker.state.nthreads == 1
         if self.order.version != __version__:
-            return  # each slide tells it
+            # Without resources no slide would ever come here and tell.
+            raise RuntimeError(f"coverslip {__version__}, the run has {self.order.version}")
         disk = free_disk(self._folder)
         limit = worker.memory_manager.memory_limit
         await worker.set_resources(

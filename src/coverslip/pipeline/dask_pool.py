@@ -212,7 +212,10 @@ class DaskPool:
         for kind, content in messages:
             yield from self._told(content) if kind == "told" else self._ended(*content)
         for merger, message in self._merger.wait(0):
-            yield next(place for place in self._places if place.merger is merger), message
+            place = next(each for each in self._places if each.merger is merger)
+            if isinstance(message, Lost):
+                self._places.remove(place)  # what it was merging is told by its job
+            yield place, message
         if time.monotonic() - self._looked_after > _LOOK_AFTER_S:
             self._look_after()
 

@@ -117,7 +117,9 @@ class Fetcher:
         )
 
     def _ranges_of_url(self, url: str) -> CachedRanges:
-        mark, size = self._ask(url)
+        mark, size, stamps = self._ask(url)
+        if not stamps:
+            raise StoreError("the slide's server tells neither ETag nor Last-Modified: wanted one, to read it in place")
 
         def fetch(offset: int, length: int) -> bytes:
             headers = {"Range": f"bytes={offset}-{offset + length - 1}"} | ({"If-Match": mark} if mark else {})
@@ -130,17 +132,18 @@ class Fetcher:
 
             return Retrier(self.options.retry).run(attempt)
 
-        return CachedRanges(size, fetch, lambda: self._ask(url)[0])
+        return CachedRanges(size, fetch, lambda: self._ask(url)[2])
 
-    def _ask(self, url: str) -> tuple[str, int]:
-        """Return what tells this version of a file from others, and its size."""
+    def _ask(self, url: str) -> tuple[str, int, str]:
+        """Return a file's strong mark, its size, and all that changes when it is replaced."""
 
-        def attempt() -> tuple[str, int]:
+        def attempt() -> tuple[str, int, str]:
             with self._answer(url, {"Range": "bytes=0-0"}) as response:
                 size = str(response.headers.get("Content-Range") or "").rpartition("/")[2]
                 if response.status_code != 206 or not size.isdigit():
                     raise StoreError("the slide's server gives no parts of it: wanted one that answers to Range")
-                return _mark_of(response), int(size)
+                stamps = " ".join(response.headers.get(name) or "" for name in ("ETag", "Last-Modified")).strip()
+                return _mark_of(response), int(size), stamps
 
         return Retrier(self.options.retry).run(attempt)
 

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from coverslip.errors import UsageError
 
-__all__ = ["ObjectEvent", "parse_event"]
+__all__ = ["ObjectEvent", "names_of", "parse_event"]
 
 _CREATED = frozenset(
     {"OBJECT_FINALIZE", "google.cloud.storage.object.v1.finalized", "google.storage.object.finalize", ""}
@@ -53,6 +53,13 @@ class ObjectEvent:
     message_id: str = ""
     delivery_attempt: int = 0
     retry: bool = False
+
+
+def names_of(name: str) -> dict[str, str]:
+    """Return what may not be told of an object: its name below any prefix, with its ending, without, as a folder."""
+    stem = name.rpartition(".")[0] or name
+    tails = {whole.split("/", at)[-1] for whole in (name, stem, f"{stem}/") for at in range(whole.count("/") + 1)}
+    return {tail: "slide" for tail in tails if len(tail) > 1}
 
 
 def parse_event(headers: Mapping[str, str], body: bytes) -> ObjectEvent:

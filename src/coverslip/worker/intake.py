@@ -21,7 +21,7 @@ from coverslip.pipeline.failures import Problem
 from coverslip.pipeline.ledger import Stage
 from coverslip.pipeline.manifest import Checksums, Slide, list_bucket
 from coverslip.stores.base import ObjectStore, StoredInstance
-from coverslip.worker.events import ObjectEvent
+from coverslip.worker.events import ObjectEvent, names_of
 from coverslip.worker.leases import Held, Lease, LeaseBook, Settled, Verdict
 from coverslip.worker.traces import Trace
 
@@ -129,7 +129,8 @@ class SlideSourceFolder:
         if found is None:
             return None
         beside = self._companions(name)
-        (slide,) = list_bucket(self.store.url, chain([found], beside), is_slide_name, self._secret)
+        # A slide's own folder may hold files that are named like slides.
+        (slide,) = list_bucket(self.store.url, chain([found], beside), lambda each: each == name, self._secret)
         location = slide.location if self._folder is None else str(self._folder / name)
         checksums = Checksums(md5=found.md5 or self._local_md5(name), crc32c="" if found.md5 else found.crc32c or "")
         return replace(slide, number=0, location=location, checksums=checksums), found.generation or ""
@@ -286,7 +287,7 @@ class Intake:
                 outcome = self._work(slide, stop, trace)
         except Exception as error:
             with contextlib.suppress(StoreError):
-                lease.settle(Verdict.OPEN, None, Problem.of(error, {}))
+                lease.settle(Verdict.OPEN, None, Problem.of(error, names_of(event.name)))
             raise
         if outcome.done:
             if not lease.settle(Verdict.DONE):

@@ -24,7 +24,7 @@ from fastapi.responses import JSONResponse
 from coverslip.errors import CoverslipError, StoreError, UsageError
 from coverslip.pipeline.failures import Problem
 from coverslip.pipeline.log_lines import LogLines
-from coverslip.worker.events import ObjectEvent, parse_event
+from coverslip.worker.events import ObjectEvent, names_of, parse_event
 from coverslip.worker.intake import Answer, Intake
 from coverslip.worker.tokens import TokenCheck
 from coverslip.worker.traces import Trace, read_trace
@@ -121,7 +121,7 @@ class _Receiver:
         try:
             return self._intake.handle(event, trace)
         except Exception as error:  # noqa: BLE001 - told without what it may hold; the message comes again
-            problem = Problem.of(error, {event.name: "slide", event.name.rpartition("/")[2]: "slide"})
+            problem = Problem.of(error, names_of(event.name))
             severity = "WARNING" if isinstance(error, CoverslipError) else "ERROR"
             text = f"{problem.error_class}: {problem.message}"
             return Answer(Outcome.LATER, text, severity=severity, error_class=problem.error_class)

@@ -258,6 +258,33 @@ def test_frames_off_the_grid_are_refused(tmp_path: Path):
         open_slide(tmp_path / "series" / "01-volume.dcm")
 
 
+def test_jpeg_ls_of_another_colour_space_than_rgb_is_refused(tmp_path: Path):
+    write_dicom_wsi(
+        tmp_path / "series", coding=DicomCoding("jpegls"), pictures=False, PhotometricInterpretation="YBR_FULL"
+    )
+    with pytest.raises(UnsupportedSourceError, match="JPEG-LS frames that are not RGB"):
+        open_slide(tmp_path / "series" / "01-volume.dcm")
+
+
+def test_two_frames_at_one_place_are_refused(tmp_path: Path):
+    write_dicom_wsi(tmp_path / "series", coding=DicomCoding(sparse=True), pictures=False, downsamples=())
+    path = tmp_path / "series" / "01-volume.dcm"
+    ds = dcmread(path)
+    groups = ds.PerFrameFunctionalGroupsSequence
+    groups[1].PlanePositionSlideSequence = groups[0].PlanePositionSlideSequence
+    ds.save_as(path)
+    with pytest.raises(UnsupportedSourceError, match="several frames at one place"):
+        open_slide(path)
+
+
+def test_a_loss_of_which_the_header_does_not_tell_how_is_told(tmp_path: Path):
+    for lossy, rules in (("00", []), ("01", ["source.compression-unknown"])):
+        folder = tmp_path / lossy
+        write_dicom_wsi(folder, coding=DicomCoding("none"), pictures=False, downsamples=(), LossyImageCompression=lossy)
+        with open_slide(folder / "01-volume.dcm") as source:
+            assert [one.rule for one in source.findings if one.rule == "source.compression-unknown"] == rules
+
+
 def test_instances_of_one_size_are_refused(tmp_path: Path):
     write_dicom_wsi(tmp_path / "series", pictures=False)
     ds = dcmread(tmp_path / "series" / "01-volume.dcm")

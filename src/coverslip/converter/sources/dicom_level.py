@@ -55,6 +55,8 @@ def unreadable_kind(instance: InstanceView) -> str | None:
             f"frames in {UID(uid).name if UID(uid).is_transfer_syntax else 'no known transfer syntax'}",
         ),
         (uid in _NATIVE and photometric != "RGB", "uncompressed frames that are not RGB"),
+        # Their stream does not tell the colour space (PS3.5 Table 8.2.3-1 allows YBR_FULL too).
+        (uid == _JPEG_LS and photometric != "RGB", "JPEG-LS frames that are not RGB"),
         (instance.number("PixelRepresentation") != 0, "signed samples"),
         (not 0 < rows * columns <= _MOST_PIXELS, f"frames of {rows} x {columns} pixels"),
     )
@@ -224,6 +226,12 @@ class DicomLevel:
 
         return read_tiled_region(self.grid, (row, column), (rows, columns), self._background, read_tile)
 
+    @property
+    def loss_untold(self) -> bool:
+        """Whether the header says that something was lost, and neither it nor the frames say how."""
+        said = any(str(part.header.get("LossyImageCompression", "")) == "01" for part in self._parts)
+        return said and self.lossy_method is None
+
     def _frame_of(self, address: TileAddress) -> int:
         return self._frames.item(self.grid.frame_index(address))
 
@@ -271,12 +279,20 @@ class DicomLevel:
             raise CorruptSourceError(message, level_index=self.level_index)
         planes = {round(z, 3): index for index, z in enumerate(planes_um)}
         for frame, (row, column, _path, z) in enumerate(positions):
-            cell = TileAddress(row // grid.rows, column // grid.columns, planes.get(round(z, 3), 0))
+            plane = planes.get(round(z, 3), 0 if len(planes) == 1 else -1)
+            if plane < 0:
+                raise UnsupportedSourceError(
+                    "a DICOM slide whose levels have different focal planes, which is not read"
+                )
+            cell = TileAddress(row // grid.rows, column // grid.columns, plane)
             if row % grid.rows or column % grid.columns:
                 raise UnsupportedSourceError("a DICOM slide whose frames do not lie in a grid, which is not read")
             if not (0 <= cell.row_index < grid.tile_rows and 0 <= cell.column_index < grid.tile_columns):
                 raise CorruptSourceError("lies outside the matrix", level_index=self.level_index, frame_index=frame)
-            frames[grid.frame_index(cell)] = frame
+            index = grid.frame_index(cell)
+            if frames[index] >= 0:
+                raise UnsupportedSourceError("a DICOM slide with several frames at one place, which is not read yet")
+            frames[index] = frame
         return self._without_empty(frames)
 
     def _without_empty(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -280,6 +280,9 @@ def _remarks(level: DicomLevel) -> Iterator[Finding]:
     if level.marker_added:
         message = "JPEG frames of RGB without a marker that says so: it is added, all else is copied bit for bit"
         yield Finding("source.rgb-unmarked", Severity.INFO, message, place, "PS3.5 8.2.1")
+    if level.loss_untold:
+        message = "the header tells of a lossy compression but not of which: it cannot be told"
+        yield Finding("source.compression-unknown", Severity.WARNING, message, place, "PS3.3 C.7.6.1.1.5")
     if level.color_differs:
         message = "Photometric Interpretation is not what the JPEG frames say of themselves: theirs is written"
         yield Finding("source.photometric-interpretation", Severity.WARNING, message, place, "PS3.5 8.2.1")
