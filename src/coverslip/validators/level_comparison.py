@@ -16,6 +16,7 @@ from coverslip.errors import CorruptSourceError, SourceError
 from coverslip.tiler.codecs import make_decoder
 from coverslip.tiler.downsample import halve
 from coverslip.tiler.grid import TileAddress
+from coverslip.tiler.reading import read_frame_row
 from coverslip.validators.frames import sample_indices
 from coverslip.validators.image_difference import ORIENTATIONS, delta_e, psnr, ssim
 from coverslip.validators.report import first_of_each_rule
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LevelComparison", "Match", "find_match", "size_of"]
 
+_RUN = 32
+"""Tiles of the slide that are read at once."""
 _SAMPLE = 8
 """Frames of a level whose pixels are compared, unless all are; of so many similarity and colour difference are told."""
 _MOST_NAMED = 10
@@ -261,12 +264,10 @@ class LevelComparison:
 
     def _differing_frames(self) -> tuple[list[int], dict[int, str]]:
         """Compare all frames byte by byte; return those the slide has no tile for, and what differs in others."""
-        level, instance = self._match.level, self._instance
         missing: list[int] = []
         different: dict[int, str] = {}
         digests: dict[int, bytes] = {}
-        for index, (cell, ours) in enumerate(zip(self._cells, instance.iter_frames(), strict=False)):
-            theirs = level.read_frame(self._address(cell))
+        for index, (theirs, ours) in enumerate(zip(self._tiles(), self._instance.iter_frames(), strict=False)):
             if theirs is None:
                 missing.append(index)
             elif isinstance(ours, CorruptSourceError):
@@ -277,6 +278,17 @@ class LevelComparison:
             holds = "is not the slide's tile" if other is None else f"holds the slide's tile of frame {other + 1}"
             different[index] = f"{holds}, expected a copy bit for bit"
         return missing, dict(sorted(different.items()))
+
+    def _tiles(self) -> Iterator[bytes | None]:
+        """Yield the slide's tile for each frame; neighbours are read together."""
+        run: list[TileAddress] = []
+        for address in map(self._address, self._cells):
+            if run and (len(run) == _RUN or address != run[-1]._replace(column_index=run[-1].column_index + 1)):
+                yield from read_frame_row(self._match.level, run[0], len(run))
+                run.clear()
+            run.append(address)
+        if run:
+            yield from read_frame_row(self._match.level, run[0], len(run))
 
     def _find_tiles(self, digests: Mapping[int, bytes]) -> dict[int, int | None]:
         """Return for frames, by the digests of what they hold, the frame that should hold it; None if none should."""
