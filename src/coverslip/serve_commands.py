@@ -55,7 +55,9 @@ Examples:
 )
 @click.option("--allow-anonymous", is_flag=True, help="Let other machines ask without any of these.")
 @click.option("--allow-host", multiple=True, metavar="NAME", help="A name that this server is reached by.")
-@click.option("--allow-origin", multiple=True, metavar="ORIGIN", help="Let pages from there read answers; * for any.")
+@click.option(
+    "--allow-origin", multiple=True, metavar="ORIGIN", help="Let pages from there read and store; * lets any read."
+)
 @click.option("--writable", is_flag=True, help="Take instances by STOW-RS into the folder or store.")
 @click.option(
     "--slim",

@@ -181,6 +181,7 @@ def test_what_a_client_has_is_not_sent_again(server: Running, slide: Slide) -> N
         assert "private" in first.headers["cache-control"]
         again = server.ask(f"{slide.place(slide.base)}{path}", accept, If_None_Match=first.headers["etag"])
         assert (again.status, again.body) == (304, b"")
+        assert again.headers["cache-control"] == first.headers["cache-control"]
         assert server.ask(f"{slide.place(slide.base)}{path}", accept, If_None_Match='"other"').status == 200
 
 

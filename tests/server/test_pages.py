@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import pydicom
@@ -11,8 +13,12 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from coverslip.catalog.search import SearchRequest
 from coverslip.server import slide_page
+from coverslip.server.archive import Archive, IndexedSeries
+from coverslip.server.search_page import search_page
 from coverslip.server.settings import ServerSettings
+from tests.factories.part10 import write_part10
 from tests.server.conftest import Slide
 from tests.server.running import Running, serving
 
@@ -85,3 +91,56 @@ def test_a_filter_that_is_none_is_told(server: Running) -> None:
     answer = server.ask("/?objective=large")
     assert answer.status == 400
     assert "cannot be understood" in answer.body.decode()
+
+
+BAD_UID = '1.2"><script>x</script>'
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, when the wrong UIDs are written
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
+def test_what_has_a_uid_that_no_path_can_name_is_not_served(tmp_path: Path, keyword: str) -> None:
+    good = write_part10(tmp_path, seed=1).path
+    ds = pydicom.dcmread(good)
+    ds.SeriesInstanceUID, ds.SOPInstanceUID = "2.25.777", "2.25.778"
+    setattr(ds, keyword, BAD_UID)
+    ds.file_meta.MediaStorageSOPInstanceUID = "2.25.778"
+    ds.save_as(tmp_path / "bad.dcm")
+    with serving(tmp_path) as running:
+        archive = running.service.archive
+        assert [*archive.studies] == ["2.25.10"]
+        assert [*archive.instances] == ["2.25.3011"]
+        assert BAD_UID not in archive.series
+        page = running.ask("/").body.decode()
+        assert "of 1 patient" in page
+        assert "<script>x" not in page
+
+
+def test_uids_are_text_on_every_page(server: Running, slide: Slide) -> None:
+    service = server.service
+    assert service.search is not None
+    known = service.archive.series[slide.series]
+    instances = {
+        uid: replace(each, study_instance_uid=BAD_UID, series_instance_uid=BAD_UID)
+        for uid, each in known.instances.items()
+    }
+    label = slide.named("LABEL")
+    instances[label] = replace(instances[label], sop_instance_uid=BAD_UID)
+    series = IndexedSeries(BAD_UID, BAD_UID, known.attributes, instances)
+    page = slide_page.slide_page(service, series)
+    assert "data-study=" in page or "The viewer is not part" in page
+    assert page.count(escape(BAD_UID)) > 3
+    assert "<script>x" not in page
+
+
+def test_uids_are_text_among_results(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = server.service.search
+    assert search is not None
+    found = search.search(SearchRequest())
+    bad = replace(found.slides[0], StudyInstanceUID=BAD_UID, SeriesInstanceUID=BAD_UID)
+    monkeypatch.setattr(search, "search", lambda _request: replace(found, slides=[bad]))
+    archive = Archive()
+    archive.series[BAD_UID] = IndexedSeries(BAD_UID, BAD_UID, {})
+    page, status = search_page(search, archive, [])
+    assert status == 200
+    assert page.count(escape(BAD_UID)) > 2
+    assert "<script>x" not in page

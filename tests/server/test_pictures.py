@@ -15,6 +15,8 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from tests.factories.dicom_wsi import DicomCoding, write_dicom_wsi
+from tests.factories.part10 import write_part10
 from tests.server.conftest import Slide
 from tests.server.running import Answer, Running, serving
 
@@ -266,3 +268,34 @@ def test_16_bit_frames_come_native_and_lossless(channels: Running) -> None:
     ((_, coded),) = channels.ask(place, 'multipart/related; type="image/jp2"').parts
     assert np.array_equal(imagecodecs.jpeg2k_decode(coded), np.frombuffer(raw, "<u2").reshape(256, 256))
     assert channels.ask(place, "image/jpeg").status == 406
+
+
+def test_a_frame_off_the_grid_of_tiles_is_not_shown_elsewhere(tmp_path: Path) -> None:
+    write_dicom_wsi(tmp_path, rows=128, columns=384, coding=DicomCoding(sparse=True), downsamples=(), pictures=False)
+    (path,) = tmp_path.glob("*.dcm")
+    ds = pydicom.dcmread(path)
+    for item in ds.PerFrameFunctionalGroupsSequence:
+        position = item.PlanePositionSlideSequence[0]
+        if position.ColumnPositionInTotalImagePixelMatrix == 129:
+            position.ColumnPositionInTotalImagePixelMatrix = 137
+        if position.ColumnPositionInTotalImagePixelMatrix == 257:
+            position.RowPositionInTotalImagePixelMatrix = 9
+    ds.save_as(path)
+    with serving(tmp_path) as running:
+        shown = picture(running.ask("/iiif/2.25.6/full/max/0/default.png"))
+    assert (shown[:, 128:] == 255).all()
+    assert not (shown[:, :128] == 255).all()
+
+
+def test_a_frame_that_claims_too_many_pixels_is_not_decoded(tmp_path: Path) -> None:
+    path = write_part10(tmp_path).path
+    ds = pydicom.dcmread(path)
+    ds.Rows = ds.Columns = 10_000
+    ds.save_as(path)
+    with serving(tmp_path) as running:
+        frame = "/dicomweb/studies/2.25.10/series/2.25.201/instances/2.25.3011/frames/1"
+        for place, accept in ((f"{frame}/rendered", "image/png"), (frame, "image/jls")):
+            answer = running.ask(place, accept)
+            assert answer.status == 400
+            assert "a frame of 100000000 pixels" in answer.json()["error"]
+        assert running.ask(frame, "image/jpeg").status == 200

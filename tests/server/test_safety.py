@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
@@ -104,6 +106,17 @@ def test_pages_of_other_sites_read_nothing_unless_they_are_allowed(
         assert "access-control-allow-origin" not in refused.headers
 
 
+def test_pages_of_any_origin_may_only_read(slide: Slide) -> None:
+    access = Access(origins=("*", "https://viewer.example"))
+    with serving(slide.folder, ServerSettings(access=access)) as running:
+        for origin, stores in (("https://other.example", False), ("https://viewer.example", True)):
+            told = running.ask("/dicomweb/studies", method="OPTIONS", Origin=origin).headers
+            assert told["access-control-allow-origin"] == origin
+            assert ("POST" in told["access-control-allow-methods"]) is stores
+            assert ("Content-Type" in told["access-control-allow-headers"]) is stores
+            assert "GET, HEAD, OPTIONS" in told["access-control-allow-methods"]
+
+
 def test_only_known_names_of_the_server_are_answered(guarded: Running) -> None:
     for name, status in (("evil.example", 400), ("slides.example", 200), ("localhost:1", 200), ("127.0.0.1", 200)):
         data = f"GET /healthz HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode()
@@ -138,6 +151,7 @@ HOSTILE = [
     ("/dicomweb/studies/..%2f..%2fetc/metadata", 404),
     ("/dicomweb/studies/1.2/series/1.2/instances/1.2/bulkdata/..%2f..%2fetc%2fpasswd", 404),
     ("/dicomweb/studies/" + "9" * 65, 400),
+    ("/dicomweb/studies?-0000001=x", 400),
     ("/dicomweb/studies?StudyInstanceUID=1' OR '1'='1".replace(" ", "%20"), 400),
     ("/?collection=%27%3B%20DROP%20TABLE%20instances%3B--", 200),
     ("/?q=%00%27%22%3Cscript%3Ealert(1)%3C/script%3E", 200),
@@ -209,6 +223,33 @@ def test_nothing_is_stored_unless_the_server_may_write(server: Running) -> None:
 def test_a_body_that_is_too_large_is_refused(server: Running) -> None:
     answer = server.ask("/login", method="POST", body=b"x" * 100_000)
     assert answer.status == 413
+    # One whose length is not told is as large.
+    head = b"POST /login HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    assert raw(server, head + b"186a0\r\n" + b"x" * 100_000 + b"\r\n0\r\n\r\n").startswith(b"HTTP/1.1 413 ")
+
+
+def test_health_is_told_while_all_threads_wait(slide: Slide, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(slide.folder) as running, ThreadPoolExecutor(70) as pool:
+        go_on = threading.Event()
+        monkeypatch.setattr(running.service, "series", lambda _series: go_on.wait(30) and None)
+        try:
+            waiting = [pool.submit(running.ask, "/iiif/1.2") for _ in range(70)]
+            assert running.ask("/healthz").status == running.ask("/readyz").status == 200
+            assert not any(each.done() for each in waiting)
+        finally:
+            go_on.set()
+        assert {each.result().status for each in waiting} == {303}
+
+
+def test_head_tells_what_get_would_without_the_body(guarded: Running, slide: Slide) -> None:
+    token = {"Authorization": f"Bearer {TOKEN}"}
+    paths = ("/", "/dicomweb/studies", f"{slide.place(slide.base)}/frames/1", f"{slide.place(slide.base)}/metadata")
+    for path in (*paths, slide.place(slide.base), f"/dicomweb/studies/{slide.study}", "/slides/1.2"):
+        head, got = (guarded.ask(path, "*/*", method, **token) for method in ("HEAD", "GET"))
+        assert head.status == got.status
+        assert head.body == b""
+        left_out = {"date", "transfer-encoding"}
+        assert {*head.headers.items()} >= {each for each in got.headers.items() if each[0] not in left_out}
 
 
 def test_a_client_that_sends_too_slowly_is_let_go(guarded: Running) -> None:
@@ -249,3 +290,18 @@ def test_logs_hold_no_text_of_queries_and_headers(
             logger.propagate = before
     assert "Quimby" not in caplog.text
     assert slide.study not in caplog.text
+
+
+def test_logs_of_requests_hold_no_uids(slide: Slide, caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("coverslip.server")
+    with serving(slide.folder, ServerSettings(log_requests=True)) as running, caplog.at_level(logging.INFO):
+        before, logger.propagate = logger.propagate, True
+        try:
+            for path in (".dzi", "_files/0/0_0.png"):
+                assert running.ask(f"/deepzoom/{slide.series}{path}").status == 200
+            assert running.ask(f"{slide.place(slide.base)}/frames/1").status == 200
+        finally:
+            logger.propagate = before
+    routes = [record.route for record in caplog.records if hasattr(record, "route")]
+    assert routes[:2] == ["/deepzoom/{uid}.dzi", "/deepzoom/{uid}_files/0/0_0.png"]
+    assert not any(uid in route for route in routes for uid in (slide.study, slide.series, slide.base))

@@ -72,6 +72,46 @@ def test_each_instance_of_a_request_is_told_of(writable: Running, store: Path, t
     assert stored == ["2.25.10/2.25.201/2.25.3011.dcm", "2.25.10/2.25.201/2.25.3012.dcm"]
 
 
+def test_what_is_served_under_another_name_is_compared_and_not_stored_twice(tmp_path: Path, store: Path) -> None:
+    served = write_part10(store, seed=1).path.rename(store / "scan of today.dcm")
+    same = served.read_bytes()
+    other = write_part10(tmp_path / "other", seed=1, patient="Other").path.read_bytes()
+    as_long = same.replace(b"P-1", b"P-2")
+    with serving(store, ServerSettings(writable=True)) as running:
+        for body, status in ((same, 200), (other, 409), (as_long, 409)):
+            answer = running.ask("/dicomweb/studies", method="POST", body=body, Content_Type="application/dicom")
+            assert answer.status == status
+            assert reasons(answer.json()) == ([] if status == 200 else [0x0111])
+    assert [path for path in store.rglob("*") if path.is_file()] == [served]
+    assert served.read_bytes() == same
+
+
+def damaged(path: Path) -> Path:
+    """Let a file have an Instance Number that is no number."""
+    ds = pydicom.dcmread(path)
+    ds.InstanceNumber = "71"
+    ds.save_as(path)
+    data = path.read_bytes()
+    element = b"\x20\x00\x13\x00IS\x02\x00"
+    assert data.count(element + b"71") == 1
+    path.write_bytes(data.replace(element + b"71", element + b"1A"))
+    return path
+
+
+def test_an_instance_number_that_is_none_stops_no_server(tmp_path: Path, store: Path) -> None:
+    damaged(write_part10(store, seed=1).path)
+    write_part10(store, seed=2)
+    sent = damaged(write_part10(tmp_path / "in", seed=3).path).read_bytes()
+    with serving(store, ServerSettings(writable=True)) as running:
+        answer = running.ask("/dicomweb/studies", method="POST", body=sent, Content_Type="application/dicom")
+        assert answer.status == 200
+        found = running.ask("/dicomweb/instances?includefield=all").json()
+    numbers = {each["00080018"]["Value"][0]: each["00200013"] for each in found}
+    assert numbers == {f"2.25.301{seed}": {"vr": "IS"} for seed in (1, 2, 3)}
+    with serving(store) as running:
+        assert len(running.ask("/dicomweb/instances").json()) == 3
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, when the wrong UIDs are written
 @pytest.mark.parametrize("uid", ["../../evil", "1.2/../../../evil", "1" * 65, "", "1..2", "/etc/cron.d/evil"])
 def test_uids_that_are_none_name_no_file(writable: Running, store: Path, tmp_path: Path, uid: str) -> None:

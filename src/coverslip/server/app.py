@@ -24,7 +24,7 @@ from coverslip.server.tile_routes import tile_router
 
 __all__ = ["make_app"]
 
-_THREADS = 32
+_THREADS = 64
 """Requests that wait for a disk, a store or a decoder at the same time; others wait for these."""
 
 
@@ -63,12 +63,14 @@ def make_app(service: Service) -> Front:
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
+    """Add what tells of health; it needs no thread, for all may wait for a store while the server is well."""
+
     @app.get("/healthz", tags=["Health"], summary="Whether the server runs")
-    def healthz() -> dict[str, str]:
+    async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
     @app.get("/readyz", tags=["Health"], summary="Whether there is something to serve")
-    def readyz() -> dict[str, Any]:
+    async def readyz() -> dict[str, Any]:
         return {"status": "ok", "studies": len(service.archive.studies), "instances": len(service.archive.instances)}
 
 

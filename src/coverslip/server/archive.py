@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 __all__ = ["Archive", "IndexedInstance", "IndexedSeries", "IndexedStudy"]
+
+_UID = re.compile(r"[0-9.]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +108,25 @@ class Archive:
 
     @classmethod
     def from_catalog(cls, connection: DuckDBPyConnection) -> Archive:
-        """Read what a catalog tells; three queries over its columns, no file is opened."""
+        """Read what a catalog tells; three queries over its columns, no file is opened.
+
+        What has no UID that a path could name is left out.
+        """
         archive = cls()
         for row in _rows(connection, "StudyInstanceUID", STUDY_KEYWORDS):
-            archive.studies[row["StudyInstanceUID"][0]] = IndexedStudy(row["StudyInstanceUID"][0], row)
+            study = _uid(row, "StudyInstanceUID")
+            if study:
+                archive.studies[study] = IndexedStudy(study, row)
         for row in _rows(connection, "SeriesInstanceUID", (*SERIES_KEYWORDS, "StudyInstanceUID")):
-            study = row["StudyInstanceUID"][0]
-            if study not in archive.studies:
+            study, uid = _uid(row, "StudyInstanceUID"), _uid(row, "SeriesInstanceUID")
+            if study not in archive.studies or not uid:
                 continue
-            series = IndexedSeries(study, row["SeriesInstanceUID"][0], row)
+            series = IndexedSeries(study, uid, row)
             archive.series[series.series_instance_uid] = series
             archive.studies[study].series[series.series_instance_uid] = series
         for instance in _instances(connection):
             owner = archive.series.get(instance.series_instance_uid)
-            if owner is not None:
+            if owner is not None and _UID.fullmatch(instance.sop_instance_uid):
                 owner.instances[instance.sop_instance_uid] = instance
                 archive.instances[instance.sop_instance_uid] = instance
         return archive
@@ -160,6 +168,12 @@ class Archive:
         if series:
             return list(found.series[series].instances.values()) if series in found.series else []
         return [each for one in list(found.series.values()) for each in list(one.instances.values())]
+
+
+def _uid(row: Mapping[str, Values], keyword: str) -> str:
+    """Return a UID that a path can name, else an empty text."""
+    text = str((row.get(keyword) or ("",))[0])
+    return text if _UID.fullmatch(text) else ""
 
 
 def _rows(connection: DuckDBPyConnection, key: str, keywords: tuple[str, ...]) -> Iterator[dict[str, Values]]:

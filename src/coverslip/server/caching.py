@@ -20,12 +20,13 @@ def matches_etag(header: str, etag: str) -> bool:
     return header.strip() == "*" or f'"{etag}"' in (each.strip().removeprefix("W/") for each in header.split(","))
 
 
-def not_modified(request: Request, etag: str) -> Response | None:
-    """Return the answer that nothing has changed, if the client has this already."""
+def not_modified(request: Request, etag: str, *, revalidate: bool = False) -> Response | None:
+    """Return the answer that nothing has changed, if the client has this already; it is kept as long as that."""
     told = request.headers.get("if-none-match")
     if told is None or not matches_etag(told, etag):
         return None
-    return Response(None, 304, {"ETag": f'"{etag}"', "Cache-Control": KEPT, "Vary": "Accept"})
+    kept = _REVALIDATED if revalidate else KEPT
+    return Response(None, 304, {"ETag": f'"{etag}"', "Cache-Control": kept, "Vary": "Accept"})
 
 
 def answer_cached(body: bytes, media_type: str, etag: str, *, revalidate: bool = False) -> Response:

@@ -121,7 +121,7 @@ def _add_metadata(router: APIRouter, service: Service) -> None:
         url = base_url(request, PREFIX).encode()
         if len(found) == 1:
             etag = service.opened.open(found[0]).etag
-            if (unchanged := not_modified(request, f"{etag}-m")) is not None:
+            if (unchanged := not_modified(request, f"{etag}-m", revalidate=True)) is not None:
                 return unchanged
             return answer_cached(_models(service, found, url), DICOM_JSON, f"{etag}-m", revalidate=True)
         pieces = iterate_in_threadpool(_iter_models(service, found, url))
@@ -172,7 +172,7 @@ def _add_instances(router: APIRouter, service: Service) -> None:
         form = _instance_form(request, service, found)
         if len(found) == 1:
             opened = service.opened.open(found[0])
-            if (unchanged := not_modified(request, f"{opened.etag}-i")) is not None:
+            if (unchanged := not_modified(request, f"{opened.etag}-i", revalidate=True)) is not None:
                 return unchanged
             headers = {"ETag": f'"{opened.etag}-i"', "Cache-Control": "private, no-cache"}
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coverslip.errors import CorruptSourceError, UnsupportedSourceError
+from coverslip.errors import CorruptSourceError, UnsupportedSourceError, UsageError
 from coverslip.server.negotiation import NATIVE
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ _CODECS = {
     "1.2.840.10008.1.2.4.80": "jpegls",
     "1.2.840.10008.1.2.4.90": "jpeg2000:lossless",
 }
+_MOST_PIXELS = 80 << 20
 _LOSSY = "1.2.840.10008.1.2.4.50"
 
 
@@ -56,6 +57,8 @@ def decode_frame(opened: OpenInstance, index: int) -> Pixels:
 
     Raises
     ------
+    UsageError
+        If it is too large.
     UnsupportedSourceError
         If there is no decoder.
     CorruptSourceError, StoreError
@@ -69,15 +72,18 @@ def decode_frame(opened: OpenInstance, index: int) -> Pixels:
     bits = number(opened.header, "BitsAllocated", 8)
     if bits not in (8, 16):
         raise UnsupportedSourceError(f"frames of {bits} bits are not decoded")
+    rows, columns = number(opened.header, "Rows"), number(opened.header, "Columns")
+    if rows * columns > _MOST_PIXELS:
+        raise UsageError(f"a frame of {rows * columns} pixels, expected at most {_MOST_PIXELS}")
     form = FrameFormat(
         syntax,
         str(opened.header.get("PhotometricInterpretation", "")),
         number(opened.header, "SamplesPerPixel", 1),
         number(opened.header, "BitsStored", bits),
     )
-    decoder = make_decoder(form, rows=number(opened.header, "Rows"), columns=number(opened.header, "Columns"))
+    decoder = make_decoder(form, rows=rows, columns=columns)
     pixels = decoder.decode(opened.read_frame(index))
-    if pixels.shape[:2] != (number(opened.header, "Rows"), number(opened.header, "Columns")):
+    if pixels.shape[:2] != (rows, columns):
         raise CorruptSourceError(f"{pixels.shape[0]} x {pixels.shape[1]} pixels", frame_index=index)
     return pixels
 

@@ -16,6 +16,8 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from starlette.exceptions import HTTPException
+
 from coverslip.errors import CoverslipError
 from coverslip.server import multipart
 from coverslip.server.caching import KEPT, matches_etag
@@ -35,9 +37,11 @@ COOKIE = "coverslip-session"
 _OPEN_PATHS = ("/healthz", "/readyz", "/login")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 _METHODS = b"GET, HEAD, OPTIONS, POST"
+_READING_METHODS = b"GET, HEAD, OPTIONS"
+_READING_HEADERS = b"Accept, Authorization, If-None-Match"
 _ANSWERED = b"ETag, Content-Type, Warning, Retry-After"
 _MOST_HEAD_BYTES = 32 << 10
-_UIDS = re.compile(r"(?<=/)[0-9.]{5,64}(?=/|$)")
+_UIDS = re.compile(r"(?<=/)[0-9.]{5,64}(?=/|$|_files/|\.dzi$)")
 _PAGES_POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; "
     # The hash is that of the one style element that dicom-microscopy-viewer adds to a page.
@@ -146,12 +150,14 @@ class Front:
     def _cross_origin(self, origin: bytes) -> Headers:
         """Return the headers that let a page of another origin read an answer (the Fetch standard's CORS protocol)."""
         origins = self._access.origins
-        if "*" not in origins and origin.decode("latin-1") not in origins:
+        named = origin.decode("latin-1") in origins
+        if "*" not in origins and not named:
             return [(b"vary", b"Origin")]
+        # Pages of any origin may read; only those of named ones may store.
         return [
             (b"access-control-allow-origin", origin),
-            (b"access-control-allow-methods", _METHODS),
-            (b"access-control-allow-headers", b"Accept, Authorization, Content-Type, If-None-Match"),
+            (b"access-control-allow-methods", _METHODS if named else _READING_METHODS),
+            (b"access-control-allow-headers", _READING_HEADERS + (b", Content-Type" if named else b"")),
             (b"access-control-expose-headers", _ANSWERED),
             (b"access-control-max-age", b"600"),
             (b"vary", b"Origin"),
@@ -209,6 +215,7 @@ class Front:
             await _answer(send, *_error(413, f"at most {most} bytes in one request"), extra)
             return
         started = time.perf_counter()
+        is_head = scope["method"] == "HEAD"
         status = 0
         taken = 0
 
@@ -217,7 +224,7 @@ class Front:
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > most:
-                raise _TooLargeError
+                raise HTTPException(413, f"at most {most} bytes in one request")
             return message
 
         async def give(message: Message) -> None:
@@ -226,17 +233,20 @@ class Front:
                 status = message["status"]
                 clock.reschedule(None)
                 message["headers"] = self._completed(scope["path"], message.get("headers", []), extra)
-            await send(message)
+                await send(message)
+                if is_head:
+                    await send({"type": "http.response.body", "body": b""})
+                    clock.reschedule(asyncio.get_running_loop().time())  # nobody wants what the rest would read
+            elif not is_head:
+                await send(message)
 
         try:
             async with asyncio.timeout(None if stores else self._limits.request_s) as clock:
-                await self._app(scope, take, give)
-        except (TimeoutError, _TooLargeError) as error:
+                await self._app({**scope, "method": "GET"} if is_head else scope, take, give)
+        except TimeoutError:
             if not status:
-                late = isinstance(error, TimeoutError)
-                status = 503 if late else 413
-                text = "it takes too long" if late else f"at most {most} bytes in one request"
-                await _answer(send, *_error(status, text), extra)
+                status = 503
+                await _answer(send, *_error(status, "it takes too long"), extra)
         if self._service.settings.log_requests or status >= 500:
             log.log(
                 logging.ERROR if status >= 500 else logging.INFO,
@@ -277,10 +287,6 @@ def _malformed(scope: Message, headers: dict[bytes, bytes]) -> tuple[int, bytes,
     if "\0" in path or "/../" in f"{path}/" or "\\" in path:
         return _error(404, "there is no such thing")
     return None
-
-
-class _TooLargeError(Exception):
-    """More bytes came than a request may have."""
 
 
 def _host(header: bytes) -> str:

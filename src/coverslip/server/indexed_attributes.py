@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime, time
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from coverslip.stores.quiet import no_pydicom_warnings
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -39,6 +45,7 @@ INSTANCE_KEYWORDS = tuple(
     "SOPClassUID SOPInstanceUID InstanceNumber ImageType Rows Columns BitsAllocated NumberOfFrames "
     "TotalPixelMatrixColumns TotalPixelMatrixRows".split()
 )
+_TAG = re.compile(r"[0-9A-Fa-f]{8}")
 _NUMBERS = {"US", "UL", "SS", "SL", "IS", "UV", "SV"}
 _DECIMALS = {"DS", "FL", "FD"}
 _NAME_PARTS = ("FamilyName", "GivenName", "MiddleName", "NamePrefix", "NameSuffix")
@@ -51,11 +58,8 @@ def tag_and_vr(keyword: str) -> tuple[str, str] | None:
     from pydicom.datadict import dictionary_VR, tag_for_keyword
 
     tag = tag_for_keyword(keyword)
-    if tag is None and len(keyword) == 8:
-        try:
-            tag = int(keyword, 16)
-        except ValueError:
-            return None
+    if tag is None and _TAG.fullmatch(keyword):
+        tag = int(keyword, 16)
     if tag is None:
         return None
     try:
@@ -70,22 +74,29 @@ def as_element(vr: str, values: Values) -> JsonElement:
 
 
 def from_header(header: Dataset, keywords: Sequence[str]) -> Mapping[str, Values]:
-    """Return the values of attributes of a data set, by keyword."""
+    """Return the values of attributes of a data set, by keyword; damaged ones are empty."""
     found: dict[str, Values] = dict.fromkeys(keywords, ())
     for keyword in keywords:
         if keyword in header:
-            found[keyword] = tuple(header[keyword].to_json_dict(None, 1 << 20).get("Value", ()))
+            with suppress(Exception), no_pydicom_warnings():  # pydicom lets through what its conversions raise
+                values = header[keyword].to_json_dict(None, 1 << 20).get("Value", ())
+                json.dumps(values, allow_nan=False)  # JSON knows no NaN
+                found[keyword] = tuple(values)
     return found
 
 
 def from_catalog(keyword: str, value: Any) -> Values:
-    """Return the values of a column of the catalog's table of headers."""
+    """Return the values of a column of the catalog's table of headers, without those that are not of their VR."""
     if value is None or value == []:
         return ()
     known = tag_and_vr(keyword)
     assert known is not None
     each = value if isinstance(value, list) else [value]
-    return tuple(_json_value(known[1], one) for one in each)
+    found = []
+    for one in each:
+        with suppress(TypeError, ValueError, OverflowError):  # one damaged value must not hide all others
+            found.append(_json_value(known[1], one))
+    return tuple(found)
 
 
 def _json_value(vr: str, value: Any) -> Any:
@@ -93,6 +104,8 @@ def _json_value(vr: str, value: Any) -> Any:
         return _name(value)
     if vr in _NUMBERS or vr in _DECIMALS:
         number = float(value)
+        if not math.isfinite(number):
+            raise ValueError("JSON knows no NaN")
         return int(number) if vr in _NUMBERS or number.is_integer() else number
     if isinstance(value, datetime):
         return f"{value:%Y%m%d%H%M%S.%f}"

@@ -70,7 +70,7 @@ def open_service(
         places = Places([store] if store is not None else [], open_store)
         service = Service(search.read_archive(), places, settings, search)
         if settings.writable and store is not None:
-            service.receiver = Receiver(store, service.archive, lambda _uids: search.note_change())
+            service.receiver = Receiver(store, service.archive, places, lambda _uids: search.note_change())
         yield service, problems
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ from coverslip.server.indexed_attributes import (
     tag_and_vr,
 )
 from coverslip.server.matching import Matcher, make_matcher
+from coverslip.stores.quiet import no_pydicom_warnings
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -281,8 +284,15 @@ def _include(
     for element in tags:
         if element is None or element.tag.is_private or element.tag.group in (0x0002, 0x7FE0):
             continue
-        element = header[element.tag]
-        if element.VR not in ("SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN"):
-            result.setdefault(f"{element.tag:08X}", element.to_json_dict(None, 1 << 20))
-        elif element.VR == "SQ" and f"{element.tag:08X}" in query.included:
-            result[f"{element.tag:08X}"] = element.to_json_dict(lambda _: "", 1)
+        tag = f"{element.tag:08X}"
+        with suppress(Exception), no_pydicom_warnings():  # one damaged value must not hide the others
+            element = header[element.tag]
+            if element.VR not in ("SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN"):
+                result.setdefault(tag, _as_json(element.to_json_dict(None, 1 << 20)))
+            elif element.VR == "SQ" and tag in query.included:
+                result[tag] = _as_json(element.to_json_dict(lambda _: "", 1))
+
+
+def _as_json(element: JsonElement) -> JsonElement:
+    json.dumps(element, allow_nan=False)  # JSON knows no NaN
+    return element

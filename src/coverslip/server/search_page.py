@@ -172,10 +172,11 @@ def _slides(found: SearchResult, archive: Archive) -> str:
 
 def _slide(slide: FoundSlide, archive: Archive) -> str:
     here = slide.SeriesInstanceUID in archive.series
-    study = f"/dicomweb/studies/{slide.StudyInstanceUID}/series/{slide.SeriesInstanceUID}"
+    series = escape(slide.SeriesInstanceUID, quote=True)
+    place = f"/dicomweb/studies/{escape(slide.StudyInstanceUID or '', quote=True)}/series/{series}"
     name = slide.ContainerIdentifier or slide.PatientID or slide.SeriesInstanceUID
     picture = (
-        f'<img src="{study}/thumbnail" alt="" loading="lazy" width="256" height="192">'
+        f'<img src="{place}/thumbnail" alt="" loading="lazy" width="256" height="192">'
         if here
         else '<span class="no-picture">published elsewhere</span>'
     )
@@ -192,7 +193,7 @@ def _slide(slide: FoundSlide, archive: Archive) -> str:
     if slide.validation == "failed":
         badges += '<span class="badge bad">validation failed</span>'
     title = escape(name)
-    link = f'<a href="/slides/{slide.SeriesInstanceUID}">{title}</a>' if here else title
+    link = f'<a href="/slides/{series}">{title}</a>' if here else title
     return (
         f'<li class="slide"><div class="picture">{picture}</div><h2>{link}</h2>'
         f"<p>{escape(slide.PatientID or 'no patient')}"

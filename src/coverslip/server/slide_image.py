@@ -249,6 +249,8 @@ def _sparse(opened: OpenInstance, level: Level, paths: Sequence[str]) -> dict[st
     except CorruptSourceError:
         return {}
     for index, (row, column, path, _plane) in enumerate(positions[: opened.number_of_frames]):
+        if row % level.tile_rows or column % level.tile_columns:
+            continue
         place = row // level.tile_rows, column // level.tile_columns
         found.setdefault(path or paths[0], {}).setdefault(place, index)
     return {path: _Tiles(opened.indexed, sparse=tiles) for path, tiles in found.items() if tiles}

@@ -79,7 +79,8 @@ def slide_page(service: Service, series: IndexedSeries) -> str:
 
 
 def _viewer(series: IndexedSeries, image: SlideImage | None, problem: str) -> str:
-    place = f"/dicomweb/studies/{series.study_instance_uid}/series/{series.series_instance_uid}"
+    study, uid = escape(series.study_instance_uid, quote=True), escape(series.series_instance_uid, quote=True)
+    place = f"/dicomweb/studies/{study}/series/{uid}"
     if image is None:
         return f'<p class="empty" role="alert">{escape(problem)}</p>'
     if not has_viewer():
@@ -90,7 +91,7 @@ dicom-microscopy-viewer; a wheel that is built after that holds it. Tiles and DI
     spacing = image.spacing_mm[1] if image.spacing_mm else 0
     return f"""<div id="viewer" tabindex="0" role="application" data-state="loading"
  aria-label="Slide image. Arrow keys move, plus and minus zoom, 0 shows the whole slide."
- data-study="{series.study_instance_uid}" data-series="{series.series_instance_uid}"
+ data-study="{study}" data-series="{uid}"
  data-spacing="{spacing}" data-color="{int(image.is_color)}"></div>
 <div class="tools" role="toolbar" aria-label="View">
 <button type="button" data-do="in" aria-label="Zoom in">+</button>
@@ -243,14 +244,17 @@ def _scan(service: Service, scan: RadiologySeries) -> str:
 
 
 def _associated(series: IndexedSeries) -> str:
-    place = f"/dicomweb/studies/{series.study_instance_uid}/series/{series.series_instance_uid}/instances"
+    path = f"/dicomweb/studies/{series.study_instance_uid}/series/{series.series_instance_uid}/instances"
     pictures = [each for each in series.instances.values() if each.flavor in ("LABEL", "OVERVIEW", "THUMBNAIL")]
-    return "".join(
-        f'<figure class="associated"><a href="{place}/{each.sop_instance_uid}/rendered">'
-        f'<img loading="lazy" src="{place}/{each.sop_instance_uid}/thumbnail" alt="{each.flavor.lower()}"></a>'
-        f"<figcaption>{each.flavor.lower()}</figcaption></figure>"
-        for each in pictures
-    )
+    found = []
+    for each in pictures:
+        place = escape(f"{path}/{each.sop_instance_uid}", quote=True)
+        found.append(
+            f'<figure class="associated"><a href="{place}/rendered">'
+            f'<img loading="lazy" src="{place}/thumbnail" alt="{each.flavor.lower()}"></a>'
+            f"<figcaption>{each.flavor.lower()}</figcaption></figure>"
+        )
+    return "".join(found)
 
 
 def _links(service: Service, series: IndexedSeries) -> str:
@@ -263,5 +267,5 @@ def _links(service: Service, series: IndexedSeries) -> str:
     ]
     if service.settings.slim is not None:
         links.insert(0, ("Open in Slim", f"/slim/studies/{study}/series/{uid}"))
-    items = "".join(f'<li><a href="{escape(url)}">{name}</a></li>' for name, url in links)
+    items = "".join(f'<li><a href="{escape(url, quote=True)}">{name}</a></li>' for name, url in links)
     return f"<ul>{items}</ul>"

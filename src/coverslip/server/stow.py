@@ -19,7 +19,8 @@ from coverslip.stores.quiet import no_pydicom_warnings
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-    from coverslip.server.archive import Archive
+    from coverslip.server.archive import Archive, IndexedInstance
+    from coverslip.server.places import Places
     from coverslip.stores.base import Store
 
 __all__ = ["Received", "Receiver"]
@@ -91,13 +92,16 @@ class Receiver:
     ----------
     store : Store
     archive : Archive
+    places : Places
+        Opens what is served already.
     on_stored : callable
         Told the UIDs of what was stored when a request is done.
     """
 
-    def __init__(self, store: Store, archive: Archive, on_stored: Callable[[list[str]], None]) -> None:
+    def __init__(self, store: Store, archive: Archive, places: Places, on_stored: Callable[[list[str]], None]) -> None:
         self._store = store
         self._archive = archive
+        self._places = places
         self._on_stored = on_stored
         self._lock = threading.Lock()
 
@@ -157,7 +161,11 @@ class Receiver:
             received.failed.append((sop_class, name, _IS_THERE))
             return
         try:
-            stored = self._store.put(local).stored
+            # What is served may have any name in the store, which `put` knows nothing of.
+            same = None if known is None else self._is_same(known, md5, size)
+            if same is False:
+                raise ConflictError("other content is served under this UID")
+            location = "" if same else self._store.put(local).stored.location
         except ConflictError:
             received.failed.append((sop_class, name, _IS_THERE))
         except RejectedError:
@@ -166,9 +174,24 @@ class Receiver:
             received.failed.append((sop_class, name, _OUT_OF_RESOURCES))
         else:
             if known is None:
-                self._archive.add(header, stored.location, size)
+                self._archive.add(header, location, size)
             place = f"/studies/{every[0]}/series/{every[1]}/instances/{every[2]}"
             received.stored.append((sop_class, name, place))
+
+    def _is_same(self, known: IndexedInstance, md5: str, size: int) -> bool | None:
+        """Whether a served file has these bytes; None where its store gives none, and compares by itself."""
+        file = self._places.open_file(known)
+        if file is None:
+            return None
+        try:
+            if file.size != size:
+                return False
+            digest = hashlib.md5(usedforsecurity=False)
+            for position in range(0, size, _CHUNK):
+                digest.update(file.read(position, min(_CHUNK, size - position)))
+        finally:
+            file.close()
+        return digest.hexdigest() == md5
 
 
 def _read(path: Path) -> Iterator[bytes]:

@@ -259,6 +259,16 @@ def test_frame_of_another_size_is_corrupt(text: str) -> None:
         make_decoder(encoder.frame_format, rows=16, columns=24).decode(encoder.encode(pixels))
 
 
+def test_jpeg_ls_is_not_decoded_to_a_size_that_it_only_claims() -> None:
+    pixels = picture(16, 16)
+    encoder = encoder_of("jpegls", pixels)
+    frame = encoder.encode(pixels)
+    at = frame.index(b"\xff\xf7") + 5
+    claimed = frame[:at] + (4000).to_bytes(2) * 2 + frame[at + 4 :]
+    with pytest.raises(CorruptSourceError, match="4000 x 4000 pixels, expected 16 x 16"):
+        decoder_of(encoder, pixels).decode(claimed)
+
+
 def test_native_frames_need_a_size() -> None:
     with pytest.raises(ValueError, match="rows and columns"):
         make_decoder(FrameFormat("1.2.840.10008.1.2.1", "RGB", 3))

@@ -13,6 +13,7 @@ from coverslip.tiler.codecs.base import CodecOption, FrameFormat, Pixels
 __all__ = ["JpegLsDecoder", "JpegLsEncoder", "decoder", "encoder", "encoder_like"]
 
 _EOI = b"\xff\xd9"
+_SOF55, _SOS = 0xF7, 0xDA
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +43,30 @@ class JpegLsDecoder:
         # CharLS needs seconds to see that a scan breaks off; a pad byte may follow EOI.
         if not frame.endswith((_EOI, _EOI + b"\0")):
             raise CorruptSourceError(f"JPEG-LS of {len(frame)} bytes breaks off, expected EOI at its end")
+        rows, columns = _read_size(frame)
+        if rows != (self.rows or rows) or columns != (self.columns or columns):
+            raise CorruptSourceError(f"JPEG-LS of {rows} x {columns} pixels, expected {self.rows} x {self.columns}")
         try:
             pixels = imagecodecs.jpegls_decode(frame)
         except (ValueError, RuntimeError) as error:
             raise CorruptSourceError(f"JPEG-LS does not decode: {error}") from error
-        rows, columns = pixels.shape[:2]
-        if rows != (self.rows or rows) or columns != (self.columns or columns):
-            raise CorruptSourceError(f"JPEG-LS of {rows} x {columns} pixels, expected {self.rows} x {self.columns}")
         return pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
 
     def decode_half(self, frame: bytes) -> None:
         """Return None: there is no DCT to scale in."""
+
+
+def _read_size(frame: bytes) -> tuple[int, int]:
+    """Return (rows, columns) of the frame header (ITU-T T.87 C.2.2): a few bytes may claim a picture of gigabytes."""
+    at = 2
+    while at + 9 <= len(frame) and frame[at] == 0xFF and frame[at + 1] != _SOS:
+        if frame[at + 1] == 0xFF:  # fill
+            at += 1
+            continue
+        if frame[at + 1] == _SOF55:
+            return int.from_bytes(frame[at + 5 : at + 7]), int.from_bytes(frame[at + 7 : at + 9])
+        at += 2 + int.from_bytes(frame[at + 2 : at + 4])
+    raise CorruptSourceError(f"JPEG-LS of {len(frame)} bytes without a frame header")
 
 
 def encoder(_option: CodecOption, bits: int, samples_per_pixel: int) -> JpegLsEncoder:
