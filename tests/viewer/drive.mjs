@@ -56,7 +56,14 @@ const show = async (url, folder) => {
       .catch((error) => note(`level of ${level.columns} columns: ${error.message}`))
     const shown = await Promise.race([showing, complaint])
     const file = path.join(folder, `level-${level.columns}.png`)
-    await page.screenshot({ path: file })
+    // A busy machine may show a picture some time after it is complete: until two are the same.
+    let last = await page.screenshot({ path: file })
+    for (let attempt = 0; shown && attempt < 20; attempt++) {
+      await page.waitForTimeout(50)
+      const picture = await page.screenshot({ path: file })
+      if (picture.equals(last)) break
+      last = picture
+    }
     views.push({ level, file, ...shown }) // without a rectangle when the level could not be shown
   }
   const report = { views, messages: [...messages], failed_requests: failedRequests, frames_of: framesOf }

@@ -63,6 +63,8 @@ window.showLevel = async (levelColumns) => {
   view.setCenter([column + (screenColumns / 2) * resolution, -1 - row - (screenRows / 2) * resolution])
   view.setResolution(resolution)
   await settled()
+  // What is drawn is on the screen a frame later: two, of a busy machine.
+  await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))
   const [left, bottom, right, top] = view.calculateExtent(map.getSize())
   return { column: left, row: -1 - top, columns: right - left, rows: top - bottom }
 }
