@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
-from xml.parsers.expat import ErrorString
 
 from coverslip.converter.sources.base import AssociatedImage, PixelSpacing
 from coverslip.converter.sources.generic_tiff import open_image
 from coverslip.converter.sources.spacing import plausible_spacing
 from coverslip.converter.sources.tiff_source import TiffSource, associated_image
 from coverslip.converter.sources.tiff_structure import Compression, TiffPage, TiffStructure
+from coverslip.converter.sources.xml_text import parse_xml
 from coverslip.errors import CorruptSourceError, UnsupportedSourceError
 from coverslip.validators.report import Finding
 
@@ -100,12 +100,9 @@ def open_source(path: Path, structure: TiffStructure, background: tuple[int, int
 def _images(description: str) -> Sequence[_Image]:
     """Return the images that the XML describes."""
     try:
-        # Bytes, as the text may declare an encoding of its own. Expat itself limits how far entities expand.
-        root = ET.fromstring(description.encode())  # noqa: S314
-    except ET.ParseError as error:
-        raise UnsupportedSourceError(
-            f"OME-TIFF whose OME-XML does not parse: {ErrorString(error.code)} in line {error.position[0]}"
-        ) from error
+        root = parse_xml(description, "OME-TIFF whose OME-XML")
+    except CorruptSourceError as error:
+        raise UnsupportedSourceError(error.reason) from error
     images: list[_Image] = []
     for element in root.findall("{*}Image"):
         pixels = element.find("{*}Pixels")
